@@ -1,0 +1,23 @@
+# Libraries from the distribution. What each is for: docs/ARCHITECTURE.md, "Dependencies".
+find_package(Threads REQUIRED)
+find_package(GTest REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(tomlplusplus REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
+pkg_check_modules(NGTCP2 REQUIRED IMPORTED_TARGET libngtcp2 libngtcp2_crypto_gnutls)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+
+# Linking with mold and compiling through ccache where they are there: both only save time.
+find_program(STAGECOACH_MOLD mold)
+if(STAGECOACH_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)
+  add_link_options(-fuse-ld=mold)
+endif()
+find_program(STAGECOACH_CCACHE ccache)
+if(STAGECOACH_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${STAGECOACH_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${STAGECOACH_CCACHE})
+endif()
