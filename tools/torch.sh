@@ -1,0 +1,76 @@
+# Which Python holds libtorch: the user's where it will do, else an environment of our own. Sourced by tools/setup.sh.
+#
+# Out: $state/python, two lines: the interpreter, and the folder of its torch package.
+
+readonly venv=$state/venv
+
+python_recorded() { sed -n 1p "$state/python" 2>/dev/null; }
+torch_dir_recorded() { sed -n 2p "$state/python" 2>/dev/null; }
+
+# The interpreter that STAGECOACH_TORCH names, itself or by its prefix; nothing where it is not set.
+python_named() {
+  local name=${STAGECOACH_TORCH:-}
+  [[ -n $name ]] || return 0
+  if [[ -d $name ]]; then
+    name=$(ls -d "$name"/bin/python3 "$name"/bin/python 2>/dev/null | head -n 1)
+    [[ -n $name ]] || die "STAGECOACH_TORCH=$STAGECOACH_TORCH holds no bin/python3."
+  fi
+  command -v "$name" || die "STAGECOACH_TORCH=$STAGECOACH_TORCH is neither a Python interpreter nor a prefix of one."
+}
+
+# True where the recorded choice still stands and the user has not asked for another.
+python_recorded_is_wanted() {
+  local named
+  named=$(python_named) || exit 1
+  [[ -x $(python_recorded) && -f $(torch_dir_recorded)/version.py ]] &&
+    [[ -z $named || $named == "$(python_recorded)" ]]
+}
+
+# Prints "VERSION FOLDER" of an interpreter's torch; fails with the reason in words where we cannot build against it.
+torch_of() {
+  "$1" - <<'PY'
+import importlib.util, sys
+if importlib.util.find_spec("torch") is None:
+    sys.exit("it has no torch")
+try:
+    import torch
+except Exception as error:
+    sys.exit(f"its torch does not load: {error}")
+if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
+    sys.exit(f"its torch is {torch.__version__}, older than 2.6")
+# Strings cross the border to libtorch: both sides must lay them out alike.
+if not torch.compiled_with_cxx11_abi():
+    sys.exit(f"its torch {torch.__version__} was compiled with the old C++ ABI")
+print(torch.__version__, torch.__path__[0])
+PY
+}
+
+python_choose() {
+  python_recorded_is_wanted && return
+  local python found
+  python=$(python_named) || exit 1
+  if [[ -n $python ]]; then
+    found=$(torch_of "$python" 2>&1) || die "STAGECOACH_TORCH=$STAGECOACH_TORCH will not do: $found."
+    say "torch: ${found%% *} of $python, as STAGECOACH_TORCH says"
+  elif python=$(command -v python3) && found=$(torch_of "$python" 2>/dev/null); then
+    say "torch: ${found%% *} of $python, which was here already"
+  else
+    venv_make
+    python=$venv/bin/python
+    found=$(torch_of "$python" 2>&1) || die "the torch in $venv will not do: $found. Remove that folder and try again."
+  fi
+  printf '%s\n' "$python" "${found#* }" >"$state/python"
+}
+
+# pip cannot mend an installation that was cut off, so the environment counts only once `complete` is written. What was
+# downloaded stays in pip's cache.
+venv_make() {
+  [[ -f $venv/complete && $(<"$venv/complete") == "$torch_version" ]] && return
+  rm -rf "$venv"
+  say "fetching torch $torch_version and numpy from the Python package index into .stagecoach/venv: 0.2 GB for a CPU wheel,"
+  say "  3 GB for the CUDA one. (STAGECOACH_TORCH=PYTHON uses one you have; PIP_EXTRA_INDEX_URL chooses another index.)"
+  step "make a Python environment" python3 -m venv "$venv"
+  step "install torch $torch_version (pip)" "$venv/bin/python" -m pip install --progress-bar off \
+    "torch==$torch_version" numpy
+  echo "$torch_version" >"$venv/complete"
+}
