@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 namespace stagecoach::base {
 
@@ -47,6 +48,8 @@ struct Bytes32 {
   auto operator<=>(const Bytes32&) const = default;
   /// 64 lower-case hexadecimal digits.
   std::string hex() const;
+  /// Sets the value from what hex() prints; false, and nothing changes, where `text` is anything else.
+  bool parse_hex(std::string_view text);
   /// The first `digits` hexadecimal digits: enough for a person's eye.
   std::string short_hex(std::size_t digits = 8) const { return hex().substr(0, digits); }
 };

@@ -1,0 +1,86 @@
+#include "base/files.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "base/ids.h"
+
+namespace stagecoach::base {
+namespace {
+
+class FilesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "stagecoach-files-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    directory_ = name;
+  }
+  void TearDown() override { ASSERT_TRUE(remove_tree(directory_).ok()); }
+  std::filesystem::path directory_;
+};
+
+TEST_F(FilesTest, WhatIsWrittenInPiecesIsReadWhole) {
+  // Claim: pieces come out joined in order, through the mapping and through the copy; a written file is not overwritten.
+  const auto path = directory_ / "file";
+  auto writer = FileWriter::create(path);
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE(writer->write(as_bytes("post")).ok());
+  ASSERT_TRUE(writer->write({}).ok());
+  ASSERT_TRUE(writer->write(as_bytes("horn")).ok());
+  ASSERT_TRUE(writer->finish().ok());
+  EXPECT_EQ(*read_text_file(path, 8), "posthorn");
+  EXPECT_EQ(as_text(MappedFile::open(path)->bytes()), "posthorn");
+  EXPECT_EQ(read_text_file(path, 7).error().code, ErrorCode::too_large);
+  EXPECT_EQ(FileWriter::create(path).error().code, ErrorCode::already_exists);
+  EXPECT_TRUE(sync_directory(directory_).ok());
+}
+
+TEST_F(FilesTest, RefusalsNameThePathAndTheReason) {
+  // Claim: each kind of refusal has the code that a caller acts on, and its sentence names the file.
+  const auto missing = directory_ / "missing";
+  const auto result = MappedFile::open(missing);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::not_found);
+  EXPECT_NE(result.error().message.find(missing.string()), std::string::npos);
+  EXPECT_EQ(MappedFile::open(directory_).error().code, ErrorCode::io_error);
+  EXPECT_EQ(file_error("write", missing, ENOSPC).code, ErrorCode::out_of_space);
+  EXPECT_EQ(file_error("write", missing, EFBIG).code, ErrorCode::out_of_space);
+  EXPECT_EQ(file_error("write", missing, EIO).code, ErrorCode::io_error);
+}
+
+TEST_F(FilesTest, AnEmptyFileMapsToNoBytes) {
+  // Claim: zero bytes are a valid content, which mmap alone would refuse.
+  ASSERT_TRUE(FileWriter::create(directory_ / "empty")->finish().ok());
+  auto file = MappedFile::open(directory_ / "empty");
+  ASSERT_TRUE(file.ok());
+  EXPECT_TRUE(file->bytes().empty());
+}
+
+TEST_F(FilesTest, ALockHasOneHolder) {
+  // Claim: a second taker is refused while the first lives, and served after it is gone.
+  {
+    auto first = FileLock::take(directory_ / "lock", {});
+    ASSERT_TRUE(first.ok());
+    EXPECT_EQ(FileLock::take(directory_ / "lock", {}).error().code, ErrorCode::unavailable);
+  }
+  EXPECT_TRUE(FileLock::take(directory_ / "lock", {}).ok());
+}
+
+TEST(Bytes32Test, HexIsReadBackAndNothingElseIs) {
+  // Claim: parse_hex inverts hex and leaves the value alone on anything else.
+  Bytes32 value;
+  value.bytes[0] = 0xfe;
+  value.bytes[31] = 0x01;
+  Bytes32 read;
+  ASSERT_TRUE(read.parse_hex(value.hex()));
+  EXPECT_EQ(read, value);
+  EXPECT_FALSE(read.parse_hex("fe"));
+  EXPECT_FALSE(read.parse_hex(std::string(63, '0') + "G"));
+  EXPECT_EQ(read, value);
+}
+
+}  // namespace
+}  // namespace stagecoach::base
