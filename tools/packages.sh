@@ -20,9 +20,9 @@ packages_missing() {
 packages_install() {
   [[ ${STAGECOACH_PACKAGES:-} == own ]] && return
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-    say "This set-up knows Debian 12 and Ubuntu 24.04. Here, please install what these packages hold:"
-    say "$(packages_listed "$1" | paste -sd' ')"
-    die "then run this again with STAGECOACH_PACKAGES=own."
+    say "The set-up can install packages on Debian 12 and Ubuntu 24.04 only. Here, please install what these hold:"
+    say "  $(packages_listed "$1" | paste -sd' ')"
+    die "then run this again with STAGECOACH_PACKAGES=own, and it goes on from there."
   fi
   local missing as_root=()
   missing=$(packages_missing "$1")

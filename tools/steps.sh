@@ -46,7 +46,7 @@ step() {
   ((rc == 130 || rc == 143)) && on_stop
   if ((rc != 0)); then
     say "$what: FAILED after $((SECONDS - began)) s. The last lines of $log:"
-    tail -n 30 "$log" >&2
+    sed -n '/^== /h; //!H; ${x;p}' "$log" | tail -n 30 >&2
     exit 1
   fi
   say "$what: done in $((SECONDS - began)) s"
