@@ -34,12 +34,16 @@ Error file_error(const std::string& action, const std::filesystem::path& path, i
   const std::string sentence =
       "cannot " + action + " " + path.string() + ": " + std::generic_category().message(error_number);
   switch (error_number) {
-    case ENOENT: return Error{ErrorCode::not_found, sentence};
-    case EEXIST: return Error{ErrorCode::already_exists, sentence};
+    case ENOENT:
+      return Error{ErrorCode::not_found, sentence};
+    case EEXIST:
+      return Error{ErrorCode::already_exists, sentence};
     case ENOSPC:
     case EDQUOT:
-    case EFBIG: return Error{ErrorCode::out_of_space, sentence};
-    default: return Error{ErrorCode::io_error, sentence};
+    case EFBIG:
+      return Error{ErrorCode::out_of_space, sentence};
+    default:
+      return Error{ErrorCode::io_error, sentence};
   }
 }
 
@@ -82,7 +86,7 @@ Result<void> FileWriter::finish() {
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   int descriptor = open_retrying(path, O_RDONLY);
   if (descriptor < 0) return file_error("open", path, errno);
-  struct stat info {};
+  struct stat info{};
   int refusal = ::fstat(descriptor, &info) != 0 ? errno : 0;
   if (refusal == 0 && !S_ISREG(info.st_mode)) refusal = S_ISDIR(info.st_mode) ? EISDIR : ENODEV;
   if (refusal != 0) {
@@ -141,7 +145,8 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::size_
   if (!file.ok()) return file.error();
   if (file->bytes().size() > bytes_max) {
     return Error{ErrorCode::too_large, path.string() + " has " + std::to_string(file->bytes().size()) +
-                                           " bytes, more than the " + std::to_string(bytes_max) + " that are read here"};
+                                           " bytes, more than the " + std::to_string(bytes_max) +
+                                           " that are read here"};
   }
   return std::string(as_text(file->bytes()));
 }

@@ -2,7 +2,8 @@
 //
 // In/out:  paths and bytes. Nothing here throws.
 // Thread:  any, one object per user. Writing waits for the disk: never from the loop thread.
-// Why:     "complete or it does not exist" is made of the same four steps everywhere: write, sync, rename, sync the folder.
+// Why:     "complete or it does not exist" is made of the same four steps everywhere: write, sync, rename, sync the
+// folder.
 #pragma once
 
 #include <filesystem>
@@ -19,7 +20,8 @@ namespace stagecoach::base {
 /// errors: not_found (ENOENT) · already_exists (EEXIST) · out_of_space (ENOSPC, EDQUOT, EFBIG) · io_error (all others)
 Error file_error(const std::string& action, const std::filesystem::path& path, int error_number);
 
-/// Writes one new file from front to back. Destroyed before finish(), it leaves an incomplete file: write where nobody looks.
+/// Writes one new file from front to back. Destroyed before finish(), it leaves an incomplete file: write where nobody
+/// looks.
 class FileWriter {
  public:
   /// errors: already_exists  a file is there · not_found  the folder is not · out_of_space · io_error
@@ -41,7 +43,8 @@ class FileWriter {
   std::filesystem::path path_;
 };
 
-/// A file's bytes without a copy. Whoever shortens the file meanwhile takes the process down (SIGBUS): map only finished files.
+/// A file's bytes without a copy. Whoever shortens the file meanwhile takes the process down (SIGBUS): map only
+/// finished files.
 class MappedFile {
  public:
   /// errors: not_found · io_error

@@ -23,7 +23,8 @@ class FilesTest : public ::testing::Test {
 };
 
 TEST_F(FilesTest, WhatIsWrittenInPiecesIsReadWhole) {
-  // Claim: pieces come out joined in order, through the mapping and through the copy; a written file is not overwritten.
+  // Claim: pieces come out joined in order, through the mapping and through the copy; a written file is not
+  // overwritten.
   const auto path = directory_ / "file";
   auto writer = FileWriter::create(path);
   ASSERT_TRUE(writer.ok());
