@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Builds the fuzz targets with clang in build-fuzz/, without torch, and gives each its dose. Sourced by ./check.
 #
 # In:   src/**/x_fuzz.cpp; $long, $filter, $results.
@@ -12,7 +13,8 @@ fuzz() {
     return
   fi
   lock
-  if ! grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$fuzz_build/CMakeCache.txt"; then
+  if [[ ! -f $fuzz_build/build.ninja ]] ||
+    ! grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$fuzz_build/CMakeCache.txt"; then
     rm -rf "$fuzz_build/CMakeCache.txt" "$fuzz_build/CMakeFiles"
     step "configure build-fuzz/ (cmake)" env CC=clang-19 CXX=clang++-19 cmake -S "$root" -B "$fuzz_build" -G Ninja \
       -DCMAKE_BUILD_TYPE=Release -DSTAGECOACH_FUZZ=ON -DSTAGECOACH_COMPUTE=OFF

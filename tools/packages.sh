@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Distribution packages: which are missing, and their installation. Sourced by tools/setup.sh.
 
 # The names in one group of tools/packages.txt.
@@ -10,11 +11,14 @@ packages_missing() {
   [[ ${STAGECOACH_PACKAGES:-} == own ]] && return
   local listed installed
   listed=$(packages_listed "$1")
+  # shellcheck disable=SC2086,SC2016  # one word a package; dpkg's own ${…}
   installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $listed 2>/dev/null | sed -n 's/^installed //p')
-  if grep -q '^python3' <(comm -23 <(sort <<<"$listed") <(sort <<<"$installed")) && python3 -c 'import venv, ensurepip' 2>/dev/null; then
-    listed=$(grep -v '^python3' <<<"$listed")
+  local missing
+  missing=$(comm -23 <(sort <<<"$listed") <(sort <<<"$installed"))
+  if grep -q '^python3' <<<"$missing" && python3 -c 'import venv, ensurepip' 2>/dev/null; then
+    missing=$(grep -v '^python3' <<<"$missing")
   fi
-  comm -23 <(sort <<<"$listed") <(sort <<<"$installed")
+  [[ -z $missing ]] || echo "$missing"
 }
 
 packages_install() {
@@ -39,10 +43,12 @@ packages_install() {
     step "finish an interrupted installation (dpkg)" "${as_root[@]}" dpkg --configure -a
   fi
   local install=(apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300)
-  # A dry run shows whether the lists know these names, a download whether they still name files that exist.
+  # The lists may not know these names yet, or name files that the mirror has replaced since.
+  # shellcheck disable=SC2086  # one word a package
   if ! apt-get install -s --no-install-recommends $missing >>"$log" 2>&1 ||
-    ! "${as_root[@]}" "${install[@]}" --download-only $missing >>"$log" 2>&1 9>&-; then
+    ! attempt "download packages (apt-get)" "${as_root[@]}" "${install[@]}" --download-only $missing; then
     step "refresh the package lists (apt-get update)" "${as_root[@]}" apt-get update
   fi
+  # shellcheck disable=SC2086
   step "install packages (apt-get)" "${as_root[@]}" "${install[@]}" $missing
 }

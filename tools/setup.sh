@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Brings this tree from a bare machine to built programs. Sourced by ./stagecoach and ./check, never run.
 #
 # In:      the tree; STAGECOACH_TORCH (an interpreter or prefix whose torch is to be used), STAGECOACH_JOBS (at most so

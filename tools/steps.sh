@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # How set-up speaks: one line a step with its time, a progress line meanwhile, the log's end where a step fails.
 # Sourced by tools/setup.sh, which sets $state and $log.
 
@@ -35,21 +36,27 @@ on_stop() {
   exit 130
 }
 
-# step WHAT COMMAND…: runs the command with its output in the log; where it fails, shows the log's end and exits.
-step() {
-  local what=$1 began=$SECONDS rc=0
+# attempt WHAT COMMAND…: runs the command with its output in the log, says how long it took, returns its status.
+attempt() {
+  local what=$1 began=$SECONDS rc=0 verdict='done in'
   shift
   printf '\n== %s: %s\n' "$(date -Is)" "$*" >>"$log"
   ticker_start "$what"
   "$@" >>"$log" 2>&1 9>&- </dev/null || rc=$?
   ticker_stop
   ((rc == 130 || rc == 143)) && on_stop
-  if ((rc != 0)); then
-    say "$what: FAILED after $((SECONDS - began)) s. The last lines of $log:"
-    sed -n '/^== /h; //!H; ${x;p}' "$log" | tail -n 30 >&2
-    exit 1
-  fi
-  say "$what: done in $((SECONDS - began)) s"
+  ((rc == 0)) || verdict='failed after'
+  say "$what: $verdict $((SECONDS - began)) s"
+  return $rc
+}
+
+# As attempt; where the command fails, shows the end of what it wrote and exits.
+step() {
+  attempt "$@" && return
+  say "The last lines of $log:"
+  # shellcheck disable=SC2016
+  sed -n '/^== /h; //!H; ${x;p}' "$log" | tail -n 30 >&2
+  exit 1
 }
 
 # On a terminal one line that is rewritten every second; elsewhere a line now and then, so that a log stays short.

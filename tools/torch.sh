@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Which Python holds libtorch: the user's where it will do, else an environment of our own. Sourced by tools/setup.sh.
 #
 # Out: $state/python, two lines: the interpreter, and the folder of its torch package.
@@ -12,8 +13,8 @@ python_named() {
   local name=${STAGECOACH_TORCH:-}
   [[ -n $name ]] || return 0
   if [[ -d $name ]]; then
-    name=$(ls -d "$name"/bin/python3 "$name"/bin/python 2>/dev/null | head -n 1)
-    [[ -n $name ]] || die "STAGECOACH_TORCH=$STAGECOACH_TORCH holds no bin/python3."
+    name=$name/bin/python3
+    [[ -x $name ]] || die "STAGECOACH_TORCH=$STAGECOACH_TORCH holds no bin/python3."
   fi
   command -v "$name" || die "STAGECOACH_TORCH=$STAGECOACH_TORCH is neither a Python interpreter nor a prefix of one."
 }
