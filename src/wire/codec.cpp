@@ -120,6 +120,7 @@ class Reader {
 constexpr std::size_t kHashAt = kFrameHeaderBytes - 8;
 
 void write_header(base::ByteWriter& out, MessageType type, link::Priority priority, const Stamps& s) {
+  CHECK(s.stage.value() <= 0xffffffff, "a stage index fits its four bytes of the header");
   out.u32(kFrameMagic);
   out.u8(static_cast<std::uint8_t>(kProtocolVersion));
   out.u8(static_cast<std::uint8_t>(type));
@@ -151,6 +152,15 @@ std::uint64_t frame_hash(std::span<const std::byte> frame) {
 
 Error bad(std::string what) { return Error{ErrorCode::corrupt, "frame: " + std::move(what)}; }
 
+Error unknown_type(MessageType type) {
+  switch (type) {
+    case MessageType::fence: return bad("fence is reserved for local repair, which this version does not speak");
+    case MessageType::report: return bad("report is reserved for local repair, which this version does not speak");
+    case MessageType::sync: return bad("sync is reserved for local repair, which this version does not speak");
+    default: return bad("message type " + std::to_string(static_cast<int>(type)) + " is unknown");
+  }
+}
+
 template <class M>
 Result<Message> read_body(std::span<const std::byte> body, const Stamps& stamps) {
   M message;
@@ -170,7 +180,7 @@ Result<Message> read_body(std::span<const std::byte> body, const Stamps& stamps)
 template <std::size_t I = 0>
 Result<Message> dispatch(MessageType type, link::Priority priority, std::span<const std::byte> body, const Stamps& stamps) {
   if constexpr (I == std::variant_size_v<Message>) {
-    return bad("message type " + std::to_string(static_cast<int>(type)) + " is unknown or reserved");
+    return unknown_type(type);
   } else {
     using M = std::variant_alternative_t<I, Message>;
     if (Traits<M>::type != type) return dispatch<I + 1>(type, priority, body, stamps);

@@ -213,8 +213,9 @@ struct Evicted {
 enum class TroubleKind : std::uint8_t {
   link_down = 0,       // a link to a member of the view was up and went down
   unreachable = 1,     // a link to a member did not come up in time
-  compute_failed = 2,  // this worker's own device failed
+  device_failed = 2,   // this worker's own device failed: another one may do better
   broken_books = 3,    // an overlap, a hole, two different tensors for one microbatch
+  bad_numbers = 4,     // NaN, inf or a gradient beyond fixed64: the same on any worker
 };
 
 /// worker → coordinator: something that only a new view can mend.
@@ -223,7 +224,7 @@ struct Trouble {
   TroubleKind kind = TroubleKind::link_down;
   base::PeerId partner;  // zero where there is none
   std::string text;
-  template <class V> void fields(V& v) { v(attempt), v.enumeration(kind, 3), v(partner), v.text(text, kTextMax); }
+  template <class V> void fields(V& v) { v(attempt), v.enumeration(kind, 4), v(partner), v.text(text, kTextMax); }
 };
 
 /// coordinator → worker: the run is over; exit with 0.
@@ -251,7 +252,7 @@ struct StateChunk {
   std::uint64_t offset = 0;       // bytes before this slice
   base::Payload bytes;
   template <class V> void fields(V& v) {
-    v(version), v(tensor), v(tensors), v.text(name, kTextMax), v(dtype), v.list(shape, 8), v(offset);
+    v(version), v(tensor), v(tensors), v.text(name, kTextMax), v.enumeration(dtype, 3), v.list(shape, 8), v(offset);
     v.payload(bytes, kChunkBytesMax);
   }
 };
