@@ -14,6 +14,7 @@ namespace stagecoach::base {
 namespace {
 
 constexpr mode_t kFileMode = 0644;
+constexpr std::size_t kPieceBytes = 1u << 18;
 
 void close_descriptor(int& descriptor) {
   if (descriptor >= 0) ::close(descriptor);
@@ -149,6 +150,22 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::size_
                                            " that are read here"};
   }
   return std::string(as_text(file->bytes()));
+}
+
+Result<void> read_in_pieces(const std::filesystem::path& path,
+                            const std::function<void(std::span<const std::byte>)>& take) {
+  int descriptor = open_retrying(path, O_RDONLY);
+  if (descriptor < 0) return file_error("open", path, errno);
+  Bytes piece(kPieceBytes);
+  ssize_t count = 0;
+  do {
+    count = ::read(descriptor, piece.data(), piece.size());
+    if (count > 0) take(std::span(piece).first(static_cast<std::size_t>(count)));
+  } while (count > 0 || (count < 0 && errno == EINTR));
+  const int error_number = errno;
+  close_descriptor(descriptor);
+  if (count < 0) return file_error("read", path, error_number);
+  return {};
 }
 
 Result<void> sync_directory(const std::filesystem::path& directory) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -83,6 +84,13 @@ class FileLock {
 ///
 /// errors: not_found · too_large · io_error
 Result<std::string> read_text_file(const std::filesystem::path& path, std::size_t bytes_max);
+
+/// Gives all bytes of a file to `take`, piece by piece: unlike a mapping, a bad sector is an error here and not the end
+/// of the process.
+///
+/// errors: not_found · io_error
+Result<void> read_in_pieces(const std::filesystem::path& path,
+                            const std::function<void(std::span<const std::byte>)>& take);
 
 /// Makes what was created, renamed or removed in `directory` last through a crash.
 ///

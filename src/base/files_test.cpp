@@ -52,6 +52,21 @@ TEST_F(FilesTest, RefusalsNameThePathAndTheReason) {
   EXPECT_EQ(file_error("write", missing, EIO).code, ErrorCode::io_error);
 }
 
+TEST_F(FilesTest, PiecesMakeTheWholeFile) {
+  // Claim: a file longer than one piece is given in order and whole; a folder and a missing file are errors.
+  std::string text;
+  for (int i = 0; i < 300'000; ++i) text.push_back(static_cast<char>(i % 127));
+  auto writer = FileWriter::create(directory_ / "long");
+  ASSERT_TRUE(writer->write(as_bytes(text)).ok());
+  ASSERT_TRUE(writer->finish().ok());
+  std::string read;
+  const auto append = [&](std::span<const std::byte> piece) { read += as_text(piece); };
+  EXPECT_TRUE(read_in_pieces(directory_ / "long", append).ok());
+  EXPECT_EQ(read, text);
+  EXPECT_EQ(read_in_pieces(directory_ / "missing", append).error().code, ErrorCode::not_found);
+  EXPECT_EQ(read_in_pieces(directory_, append).error().code, ErrorCode::io_error);
+}
+
 TEST_F(FilesTest, AnEmptyFileMapsToNoBytes) {
   // Claim: zero bytes are a valid content, which mmap alone would refuse.
   ASSERT_TRUE(FileWriter::create(directory_ / "empty")->finish().ok());
