@@ -26,10 +26,7 @@ std::string wrapped(const std::string& text, const std::string& indent, std::siz
 
 std::string sentence_of(const Key& key) {
   std::string out = std::string(key.meaning);
-  if (key.type != ValueType::text && key.type != ValueType::text_list && key.type != ValueType::layer_list)
-    out += " — " + expectation(key);
-  else if (!key.unit.empty())
-    out += " (" + std::string(key.unit) + ")";
+  out += " — " + expectation(key);
   return out;
 }
 

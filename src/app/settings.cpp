@@ -314,18 +314,18 @@ std::string_view nearest_key(std::string_view name) {
 
 std::string expectation(const Key& key) {
   const std::string range = "from " + number_text(key.least) + " to " + number_text(key.most);
-  const std::string unit = key.unit.empty() ? "" : " (" + std::string(key.unit) + ")";
+  const std::string unit = " (" + std::string(key.unit) + ")";
   switch (key.type) {
     case ValueType::integer: return "an integer " + range + unit;
     case ValueType::real: return "a number " + range + unit;
-    case ValueType::text: return key.complaint && !key.unit.empty() ? "a text in the form " + std::string(key.unit) : "a text";
+    case ValueType::text: return "a text" + unit;
     case ValueType::choice: {
       std::string list;
       for (std::string_view one : key.choices) list += (list.empty() ? "\"" : ", \"") + std::string(one) + "\"";
       return "one of " + list;
     }
-    case ValueType::layer_list: return "\"every\" or a list of integers " + range;
-    case ValueType::text_list: return "a list of texts";
+    case ValueType::layer_list: return "\"every\" or a list of integers " + range + unit;
+    case ValueType::text_list: return "a list of texts" + unit;
   }
   return "";
 }

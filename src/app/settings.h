@@ -79,7 +79,7 @@ enum class Effect : std::uint8_t {
 struct Key {
   std::string_view name;  // "model.dim": group, dot, name
   ValueType type = ValueType::integer;
-  std::string_view unit;  // empty where there is none
+  std::string_view unit;  // "no unit" where there is none
   std::string_view meaning;
   Effect effect = Effect::run;
   double least = 0;  // of integers and reals, and of each integer of a list; both inclusive

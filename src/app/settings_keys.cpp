@@ -87,7 +87,7 @@ Key choice(const About& about, std::vector<std::string_view> names, Field field)
 }
 
 Key device_key() {
-  Key key = key_of({"compute.device", "",
+  Key key = key_of({"compute.device", "name",
                     "what computes; auto takes cuda, else mps, else cpu. Losses are bit-equal only among devices of one kind"},
                    ValueType::choice);
   key.choices = {"auto", "cpu", "cuda", "mps"};
@@ -113,7 +113,7 @@ Key cut_after_key() {
 }
 
 Key text_files_key() {
-  Key key = key_of({"data.text_files", "",
+  Key key = key_of({"data.text_files", "paths",
                     "text files to train on, as paths from where the command is started; [] is the built-in King James text",
                     Effect::data},
                    ValueType::text_list);
@@ -134,39 +134,39 @@ void add_model(std::vector<Key>& out) {
   constexpr Effect kMath = Effect::mathematics;
   out.push_back(integer({"model.vocab", "tokens", "size of the vocabulary; the byte-level tokenizer has 256", kMath}, {2, 1 << 20},
                         FIELD(train.model.vocab)));
-  out.push_back(integer({"model.dim", "", "width D of the residual stream", kMath}, {2, 65536}, FIELD(train.model.dim)));
+  out.push_back(integer({"model.dim", "channels", "width D of the residual stream", kMath}, {2, 65536}, FIELD(train.model.dim)));
   out.push_back(integer({"model.layers", "layers", "decoder blocks, cut into stages", kMath}, {1, 4096}, FIELD(train.model.layers)));
   out.push_back(integer({"model.heads", "heads", "query heads; must divide dim into an even width", kMath}, {1, 4096},
                         FIELD(train.model.heads)));
   out.push_back(integer({"model.kv_heads", "heads", "key and value heads, shared by groups of query heads; must divide heads", kMath},
                         {1, 4096}, FIELD(train.model.kv_heads)));
-  out.push_back(integer({"model.ffn", "", "inner width of the SwiGLU feed-forward part", kMath}, {1, 1 << 20}, FIELD(train.model.ffn)));
-  out.push_back(real({"model.norm_eps", "", "what RMSNorm adds to the mean square", kMath}, {1e-12, 1e-1}, FIELD(train.model.norm_eps)));
-  out.push_back(real({"model.rope_base", "", "base of the rotary position frequencies", kMath}, {1, 1e12}, FIELD(train.model.rope_base)));
-  out.push_back(choice({"model.cut_kind", "",
+  out.push_back(integer({"model.ffn", "channels", "inner width of the SwiGLU feed-forward part", kMath}, {1, 1 << 20}, FIELD(train.model.ffn)));
+  out.push_back(real({"model.norm_eps", "no unit", "what RMSNorm adds to the mean square", kMath}, {1e-12, 1e-1}, FIELD(train.model.norm_eps)));
+  out.push_back(real({"model.rope_base", "no unit", "base of the rotary position frequencies", kMath}, {1, 1e12}, FIELD(train.model.rope_base)));
+  out.push_back(choice({"model.cut_kind", "name",
                         "how activations cross a cut: resbm squeezes them to cut_width numbers a token (arXiv 2604.11947), none sends "
                         "all dim of them",
                         kMath},
                        {"none", "resbm"}, FIELD(train.model.cut_kind)));
-  out.push_back(integer({"model.cut_width", "", "width K of what crosses a resbm cut; dim / cut_width is the compression", kMath},
+  out.push_back(integer({"model.cut_width", "channels a token", "width K of what crosses a resbm cut; dim / cut_width is the compression", kMath},
                         {1, 65536}, FIELD(train.model.cut_width)));
   out.push_back(cut_after_key());
-  out.push_back(integer({"model.seed", "", "seed of the initial weights", kMath}, {0, kSeedMost}, FIELD(train.model.seed)));
+  out.push_back(integer({"model.seed", "no unit", "seed of the initial weights", kMath}, {0, kSeedMost}, FIELD(train.model.seed)));
 }
 
 void add_optimizer(std::vector<Key>& out) {
   constexpr Effect kMath = Effect::mathematics;
   const Range beta{0, 0.999999999};
-  out.push_back(choice({"optimizer.kind", "", "how gradients become weights; both decay weights decoupled", kMath}, {"adamw", "nadam"},
+  out.push_back(choice({"optimizer.kind", "name", "how gradients become weights; both decay weights decoupled", kMath}, {"adamw", "nadam"},
                        FIELD(train.optimizer.kind)));
-  out.push_back(real({"optimizer.beta1", "", "decay of the first moment", kMath}, beta, FIELD(train.optimizer.beta1)));
-  out.push_back(real({"optimizer.beta2", "", "decay of the second moment", kMath}, beta, FIELD(train.optimizer.beta2)));
-  out.push_back(real({"optimizer.eps", "", "what the root of the second moment gets added", kMath}, {1e-20, 1}, FIELD(train.optimizer.eps)));
-  out.push_back(real({"optimizer.weight_decay", "", "decay of matrices; norms are not decayed", kMath}, {0, 10},
+  out.push_back(real({"optimizer.beta1", "a step", "decay of the first moment", kMath}, beta, FIELD(train.optimizer.beta1)));
+  out.push_back(real({"optimizer.beta2", "a step", "decay of the second moment", kMath}, beta, FIELD(train.optimizer.beta2)));
+  out.push_back(real({"optimizer.eps", "no unit", "what the root of the second moment gets added", kMath}, {1e-20, 1}, FIELD(train.optimizer.eps)));
+  out.push_back(real({"optimizer.weight_decay", "of the rate, a step", "decay of matrices; norms are not decayed", kMath}, {0, 10},
                      FIELD(train.optimizer.weight_decay)));
-  out.push_back(real({"optimizer.momentum_decay", "", "nadam only: how fast its momentum warms up", kMath}, {0, 1},
+  out.push_back(real({"optimizer.momentum_decay", "no unit", "nadam only: how fast its momentum warms up", kMath}, {0, 1},
                      FIELD(train.optimizer.momentum_decay)));
-  out.push_back(real({"optimizer.clip_norm", "", "the gradient's largest global L2 norm, over all stages; 0 = no clipping", kMath},
+  out.push_back(real({"optimizer.clip_norm", "L2 norm", "the gradient's largest global L2 norm, over all stages; 0 = no clipping", kMath},
                      {0, 1e6}, FIELD(train.optimizer.clip_norm)));
 }
 
@@ -174,12 +174,12 @@ void add_schedule(std::vector<Key>& out) {
   constexpr Effect kMath = Effect::mathematics;
   const Range steps{0, 1'000'000'000};
   out.push_back(integer({"schedule.steps", "steps", "length of the run", kMath}, {1, 1'000'000'000}, FIELD(train.schedule.steps)));
-  out.push_back(choice({"schedule.kind", "",
+  out.push_back(choice({"schedule.kind", "name",
                         "the learning rate after the warm-up: cosine falls to the floor, wsd stays and falls in the last decay_steps, "
                         "constant stays",
                         kMath},
                        {"cosine", "wsd", "constant"}, FIELD(train.schedule.kind)));
-  out.push_back(real({"schedule.peak_lr", "", "the highest learning rate", kMath}, {0, 10}, FIELD(train.schedule.peak_lr)));
+  out.push_back(real({"schedule.peak_lr", "no unit", "the highest learning rate", kMath}, {0, 10}, FIELD(train.schedule.peak_lr)));
   out.push_back(real({"schedule.floor_fraction", "of peak_lr", "where the learning rate ends", kMath}, {0, 1},
                      FIELD(train.schedule.floor_fraction)));
   out.push_back(integer({"schedule.warmup_steps", "steps", "the rate rises from nothing over so many", kMath}, steps,
@@ -196,32 +196,32 @@ void add_batch(std::vector<Key>& out) {
   out.push_back(integer({"batch.microbatches", "microbatches", "M, in one step", kMath}, {1, 4096}, FIELD(train.batch.microbatches)));
   out.push_back(integer({"batch.eval_microbatches", "microbatches", "held-out microbatches in one evaluation", kMath}, {0, 4096},
                         FIELD(train.batch.eval_microbatches)));
-  out.push_back(integer({"batch.eval_every", "steps", "between two evaluations; 0 = only after the last step", kMath},
+  out.push_back(integer({"batch.eval_every", "steps", "from one evaluation to the next; 0 = only after the last step", kMath},
                         {0, 1'000'000'000}, FIELD(train.batch.eval_every)));
-  out.push_back(integer({"batch.data_seed", "", "seed of the order in which the text is read", kMath}, {0, kSeedMost},
+  out.push_back(integer({"batch.data_seed", "no unit", "seed of the order in which the text is read", kMath}, {0, kSeedMost},
                         FIELD(train.batch.data_seed)));
 }
 
 void add_layout_and_data(std::vector<Key>& out) {
   out.push_back(integer({"layout.stages", "stages", "how many pieces the layers are cut into"}, {1, 1024}, FIELD(stages)));
-  out.push_back(integer({"layout.replicas", "workers", "that hold the same stage: stages × replicas workers make the run"}, {1, 256},
+  out.push_back(integer({"layout.replicas", "workers a stage", "workers with the same stage; stages × replicas workers make the run"}, {1, 256},
                         FIELD(replicas)));
   out.push_back(text_files_key());
-  out.push_back(text({"data.shards", "", "a folder of token shards to train on instead of text; \"\" = cut them from the text", Effect::data},
+  out.push_back(text({"data.shards", "path", "a folder of token shards to train on instead of text; \"\" = cut them from the text", Effect::data},
                      FIELD(shards)));
-  out.push_back(text({"data.shard_cache", "", "the folder that shards cut from text are kept in, to be used again"}, FIELD(shard_cache),
+  out.push_back(text({"data.shard_cache", "path", "the folder that shards cut from text are kept in, to be used again"}, FIELD(shard_cache),
                      [](const std::string& path) { return path.empty() ? "the path is empty" : std::string(); }));
-  out.push_back(real({"data.holdout_fraction", "of the text", "its last part, never trained on: the validation loss is measured there",
+  out.push_back(real({"data.holdout_fraction", "of the text", "the last part of it, never trained on: the validation loss is measured there",
                       Effect::data},
                      {0.0001, 0.5}, FIELD(holdout_fraction)));
 }
 
 void add_run(std::vector<Key>& out) {
-  out.push_back(text({"run.dir", "", "the run's folder: logs, events, checkpoints; \"\" = runs/<date-time>"}, FIELD(run_dir)));
-  out.push_back(integer({"run.checkpoint_every", "steps", "between two checkpoints; one is always made at the end"}, {1, 1'000'000'000},
+  out.push_back(text({"run.dir", "path", "the run's folder: logs, events, checkpoints; \"\" = runs/<date-time>"}, FIELD(run_dir)));
+  out.push_back(integer({"run.checkpoint_every", "steps", "from one checkpoint to the next; one is always made at the end"}, {1, 1'000'000'000},
                         FIELD(checkpoint_every)));
   out.push_back(integer({"run.keep_checkpoints", "checkpoints", "the newest ones that are kept"}, {1, 100'000}, FIELD(keep_checkpoints)));
-  out.push_back(integer({"run.print_every", "steps", "between two lines of output where that is not a terminal"}, {1, 1'000'000},
+  out.push_back(integer({"run.print_every", "steps", "from one line of output to the next, where that is not a terminal"}, {1, 1'000'000},
                         FIELD(print_every)));
   out.push_back(device_key());
   out.push_back(integer({"compute.threads", "threads",

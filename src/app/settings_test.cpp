@@ -4,9 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <set>
+#include <sstream>
+
+#include <unistd.h>
 
 #include "app/explain.h"
 #include "base/prng.h"
@@ -58,7 +63,7 @@ TEST(Settings, defaults_are_the_laptop_run) {
   EXPECT_EQ(s.train.batch.tokens_per_step(), 2 * 128 * 8);
 }
 
-// Claim: each name is in the table once, has a group with a title and a meaning, and its default is accepted by its own bounds.
+// Claim: each name is in the table once, has a titled group, a unit and a meaning, and its default is accepted by its own bounds.
 TEST(Settings, the_table_describes_every_key) {
   std::set<std::string_view> names;
   const RunSettings defaults;
@@ -67,6 +72,7 @@ TEST(Settings, the_table_describes_every_key) {
     EXPECT_TRUE(names.insert(key.name).second) << key.name;
     EXPECT_FALSE(group_title(key.group()).empty()) << key.name;
     EXPECT_FALSE(key.meaning.empty()) << key.name;
+    EXPECT_FALSE(key.unit.empty()) << key.name;
     EXPECT_EQ(find_key(key.name), &key);
     const auto loaded = parse_settings("", "t", {std::string(key.name) + "=" + to_toml_value(key.get(defaults))});
     EXPECT_THAT(loaded.problems, IsEmpty()) << key.name;
@@ -85,6 +91,18 @@ TEST(Settings, written_toml_reads_back_equal) {
   }
   const LoadedSettings defaults = load_settings(std::nullopt);
   EXPECT_EQ(parse_settings(to_toml(defaults.settings), "t").settings, defaults.settings);
+}
+
+// Claim: the laptop config in the tree is the written-out defaults, so that it shows every key and never goes stale.
+TEST(Settings, the_laptop_file_is_the_defaults) {
+  const auto path = std::filesystem::path(__FILE__).parent_path() / "../../configs/laptop.toml";
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  const LoadedSettings defaults = load_settings(std::nullopt);
+  EXPECT_EQ(text.str(), to_toml(defaults.settings));
+  const LoadedSettings loaded = load_settings(path.string());
+  EXPECT_THAT(loaded.problems, IsEmpty());
+  EXPECT_EQ(loaded.settings, defaults.settings);
 }
 
 // Claim: an unknown key is refused at its line with the nearest name; a bare or misspelt one finds its place.
@@ -120,15 +138,15 @@ TEST(Settings, every_problem_is_reported_at_once) {
   EXPECT_THAT(
       loaded.problems,
       ::testing::UnorderedElementsAre(
-          "my.toml:2: model.dim: expected an integer from 2 to 65536, got the text \"wide\"",
+          "my.toml:2: model.dim: expected an integer from 2 to 65536 (channels), got the text \"wide\"",
           "my.toml:3: model.layers: expected an integer from 1 to 4096 (layers), got 4.0",
-          "my.toml:4: model.norm_eps: expected a number from 1e-12 to 0.1, got nan",
+          "my.toml:4: model.norm_eps: expected a number from 1e-12 to 0.1 (no unit), got nan",
           "my.toml:5: model.cut_kind: expected one of \"none\", \"resbm\", got \"zip\"",
-          "my.toml:6: model.cut_after: expected \"every\" or a list of integers from 0 to 4094, got -1 among them",
-          "my.toml:8: schedule.peak_lr: expected a number from 0 to 10, got inf",
+          "my.toml:6: model.cut_after: expected \"every\" or a list of integers from 0 to 4094 (layers), got -1 among them",
+          "my.toml:8: schedule.peak_lr: expected a number from 0 to 10 (no unit), got inf",
           "my.toml:9: schedule.steps: expected an integer from 1 to 1000000000 (steps), got 0",
-          AllOf(HasSubstr("my.toml:11: network.listen: expected a text in the form host:port"), HasSubstr("no port")),
-          "my.toml:13: data.text_files: expected a list of texts, got a list",
+          AllOf(HasSubstr("my.toml:11: network.listen: expected a text (host:port)"), HasSubstr("no port")),
+          "my.toml:13: data.text_files: expected a list of texts (paths), got a list",
           HasSubstr("--set batch.microbatches=99999: batch.microbatches: expected an integer from 1 to 4096"),
           HasSubstr("--set nonsense: expected key=value")));
 }
@@ -174,9 +192,10 @@ TEST(Settings, bad_files_are_problems_not_crashes) {
   EXPECT_THAT(parse_settings(std::string("\xff\xfe\x00", 3), "t").problems, SizeIs(1));
   EXPECT_THAT(load_settings("/does/not/exist.toml").problems, ElementsAre(HasSubstr("cannot read the config")));
   EXPECT_THAT(load_settings(::testing::TempDir()).problems, ElementsAre(HasSubstr("cannot read the config")));
-  const std::string path = ::testing::TempDir() + "stagecoach_large.toml";
+  const std::string path = ::testing::TempDir() + "stagecoach_large" + std::to_string(::getpid()) + ".toml";
   std::ofstream(path) << std::string(kConfigBytesMax + 1, '#');
   EXPECT_THAT(load_settings(path).problems, ElementsAre(HasSubstr("1 MiB")));
+  std::remove(path.c_str());
 }
 
 // Claim: TOML accepts the integer 3 for a real, and the extremes of 64 bits are refused without overflow.

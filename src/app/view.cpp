@@ -39,6 +39,7 @@ class Painter {
 
  private:
   bool wide() const { return options_.columns >= 80; }
+  bool roomy() const { return options_.columns >= 96; }
   std::string colour(std::string_view code, const std::string& text) const {
     return options_.colour ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : text;
   }
@@ -121,7 +122,8 @@ class Painter {
   std::vector<std::string> stage_lines() const {
     std::vector<std::string> out;
     if (status_.stages.empty()) return out;
-    out.push_back(dim(wide() ? fmt::format("{:>5}  {:<7}  {:<16}  {:>5}  {:>10}  {:>10}  {}", "stage", "layers", "busy", "queue", "in", "out", "who")
+    const std::string_view busy = roomy() ? "busy            " : " busy";
+    out.push_back(dim(wide() ? fmt::format("{:>5}  {:<7}  {}  {:>5}  {:>10}  {:>10}  {}", "stage", "layers", busy, "queue", "in", "out", "who")
                              : fmt::format("{:>5} {:>5} {:>6} {:>10} {:>10}  {}", "stage", "busy", "queue", "in", "out", "who")));
     for (std::size_t i = 0; i < status_.stages.size(); ++i) out.push_back(stage_line(i, status_.stages[i]));
     return out;
@@ -155,8 +157,8 @@ class Painter {
                                                  : std::string("-");
     const std::string percent = fmt::format("{:3.0f} %", busy * 100);
     if (wide())
-      return fmt::format("{:>5}  {}  {} {}  {:>5}  {:>10}  {:>10}  {}", index, padded(layers, 7, options_), bar(busy, 10, options_),
-                         percent, queue, bytes_per_s_text(in), bytes_per_s_text(out), who);
+      return fmt::format("{:>5}  {}  {}{}  {:>5}  {:>10}  {:>10}  {}", index, padded(layers, 7, options_),
+                         roomy() ? bar(busy, 10, options_) + " " : "", percent, queue, bytes_per_s_text(in), bytes_per_s_text(out), who);
     return fmt::format("{:>5} {} {:>6} {:>10} {:>10}  {}", index, percent, queue, bytes_per_s_text(in), bytes_per_s_text(out), who);
   }
 

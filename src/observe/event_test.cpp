@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 namespace stagecoach::observe {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string fresh_path(const std::string& name) {
-  const std::string path = ::testing::TempDir() + "stagecoach_event_" + name;
+  const std::string path = ::testing::TempDir() + "stagecoach_event_" + std::to_string(::getpid()) + name;
   std::remove(path.c_str());
   return path;
 }
