@@ -1,0 +1,181 @@
+// Who is there: hellos, seats, readiness, losses.
+#include <algorithm>
+
+#include "fleet/brain.h"
+
+namespace stagecoach::fleet {
+
+using base::Duration;
+using base::Instant;
+using base::PeerId;
+
+namespace {
+constexpr Duration kTick = Duration::milliseconds(500);
+/// How long a worker may be without a link before it is taken for dead, where the link broke without a word.
+constexpr Duration kReturnGrace = Duration::seconds(3);
+/// A device that has not answered for 20 times its longest operation, and at least this long, hangs (PROTOCOL, time-out 1).
+constexpr Duration kHangAtLeast = Duration::seconds(30);
+/// The net below all others: a step that takes 10 times the longest one so far, and at least this long, is opened again.
+constexpr Duration kStallAtLeast = Duration::seconds(120);
+}  // namespace
+
+void Brain::on_message(const PeerId& peer, wire::Message& message) {
+  if (auto* hello = std::get_if<wire::Hello>(&message)) return on_hello(peer, *hello);
+  const auto it = workers_.find(peer);
+  if (it == workers_.end() || !it->second.linked) {
+    // Frames of a link that we have judged already may still be on the way; anybody else must say hello first.
+    return;
+  }
+  if (auto* ready = std::get_if<wire::Ready>(&message)) on_ready(peer, *ready);
+  else if (auto* prepared = std::get_if<wire::Prepared>(&message)) on_prepared(peer, *prepared);
+  else if (auto* trouble = std::get_if<wire::Trouble>(&message)) on_trouble(peer, *trouble);
+  else if (auto* telemetry = std::get_if<wire::Telemetry>(&message)) on_telemetry(peer, *telemetry);
+  else if (auto* chunk = std::get_if<wire::StateChunk>(&message)) on_state_chunk(peer, *chunk);
+  else effects_.push_back(wire::CloseLink{peer, std::string(wire::name_of(message)) + " is not for a coordinator"});
+}
+
+void Brain::refuse(const PeerId& peer, base::Incarnation incarnation, const std::string& reason) {
+  effects_.push_back(wire::Send{peer, wire::Evicted{options_.term, incarnation, reason}});
+}
+
+void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
+  if (hello.protocol_version != wire::kProtocolVersion)
+    return refuse(peer, hello.incarnation, "this run speaks protocol version " + std::to_string(wire::kProtocolVersion) +
+                                               ", the worker version " + std::to_string(hello.protocol_version) + ": update it");
+  if (hello.run.value() != 0 && hello.run != options_.run)
+    return refuse(peer, hello.incarnation, "this worker belongs to another run: start it again with this run's link");
+  if (gone_.contains({peer, hello.incarnation}))
+    return refuse(peer, hello.incarnation, "this incarnation was evicted and its work was done again: start the worker anew");
+  if (const auto it = workers_.find(peer); it != workers_.end()) {
+    if (it->second.incarnation == hello.incarnation) return on_return(peer, it->second, hello);
+    lose(peer, "its process was started anew");
+  }
+  if (phase_ != Phase::gathering)
+    return refuse(peer, hello.incarnation,
+                  "the run has begun and takes no more workers until it is stopped and resumed: try again then");
+  const auto seat = free_seat();
+  if (!seat) return refuse(peer, hello.incarnation, "all places of this run are taken");
+  Worker worker;
+  worker.incarnation = hello.incarnation;
+  worker.stage = *seat;
+  worker.linked = true;
+  worker.addresses = hello.addresses;
+  workers_[peer] = worker;
+  wire::Assign assign;
+  assign.term = options_.term;
+  assign.run = options_.run;
+  assign.config_id = options_.config_id;
+  assign.layout_id = options_.layout_id;
+  assign.config_text = options_.config_text;
+  for (const auto& range : options_.split) assign.split_ends.push_back(static_cast<std::uint64_t>(range.last));
+  assign.stage = base::StageIndex(*seat);
+  assign.version = base::WeightVersion(committed_.value());
+  if (committed_.value() > 0) assign.state = options_.state.at(*seat);
+  if (*seat == 0) assign.shards = options_.shards;
+  send(peer, std::move(assign));
+}
+
+void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hello) {
+  worker.linked = true;
+  worker.addresses = hello.addresses;
+  if (!worker.in_view) return;
+  if (hello.version.value() > committed_.value())
+    return end(6, "a worker has applied step " + std::to_string(hello.version.value()) + ", the database's newest is step " +
+                      std::to_string(committed_.value()) + ": the database is damaged; resume from the newest checkpoint");
+  // All that it missed, in order: the commit, then the view, then its lease.
+  if (hello.version.value() < committed_.value() && newest_commit_) send(peer, commit_for(worker.stage));
+  if (hello.attempt < attempt_ && !view_in_store_) send(peer, view_for(worker.stage));
+  if (worker.stage == 0 && !view_in_store_) send_leases(peer);
+}
+
+std::optional<std::uint64_t> Brain::free_seat() const {
+  std::vector<std::uint64_t> taken(options_.split.size(), 0);
+  for (const auto& [peer, worker] : workers_) ++taken[worker.stage];
+  const auto least = std::min_element(taken.begin(), taken.end());
+  if (*least >= options_.replicas) return std::nullopt;
+  return static_cast<std::uint64_t>(least - taken.begin());
+}
+
+void Brain::on_ready(const PeerId& peer, const wire::Ready& ready) {
+  Worker& worker = workers_.at(peer);
+  if (worker.ready || phase_ != Phase::gathering) return;
+  if (ready.version.value() != committed_.value())
+    return lose(peer, "it loaded version " + std::to_string(ready.version.value()) + " instead of " +
+                          std::to_string(committed_.value()));
+  for (const auto& [other, theirs] : workers_) {
+    // Bit equality holds within one numerics class only (DESIGN §5): devices whose kernels differ may not share an exact run.
+    if (!theirs.ready || theirs.numerics_class == ready.numerics_class) continue;
+    refuse(peer, worker.incarnation, "this run computes with \"" + theirs.numerics_class + "\", the worker with \"" +
+                                         ready.numerics_class + "\": an exact run needs equal kernels everywhere");
+    return lose(peer, "another numerics class: " + ready.numerics_class);
+  }
+  worker.ready = true;
+  worker.numerics_class = ready.numerics_class;
+  happened(WorkerJoined{peer, base::StageIndex(worker.stage), ready.numerics_class});
+  begin_if_complete();
+}
+
+void Brain::begin_if_complete() {
+  std::uint64_t ready = 0;
+  for (const auto& [peer, worker] : workers_) ready += worker.ready;
+  if (ready < options_.replicas * options_.split.size()) return;
+  for (const auto& [peer, worker] : workers_)
+    views_[worker.stage].members.push_back(wire::Member{peer, worker.incarnation, worker.addresses});
+  phase_ = Phase::running;
+  step_began_ = now_;
+  want_attempt("all workers are here");
+}
+
+void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
+  Worker& worker = workers_.at(peer);
+  worker.previous = worker.telemetry;
+  worker.previous_at = worker.telemetry_at;
+  worker.telemetry = telemetry;
+  worker.telemetry_at = now_;
+}
+
+void Brain::on_link_down(const wire::LinkIsDown& event) {
+  const auto it = workers_.find(event.peer);
+  if (it == workers_.end()) return;
+  it->second.linked = false;
+  it->second.down_since = now_;
+  if (save_ && !save_->handed_over && save_->sources[it->second.stage].peer == event.peer)
+    abandon_save("the link to " + event.peer.short_hex() + ", which sent its state, broke");
+  const bool final = event.reason == link::DownReason::idle || event.reason == link::DownReason::closed_by_peer ||
+                     event.reason == link::DownReason::protocol_error;
+  if (!it->second.in_view || final) lose(event.peer, link::to_string(event.reason) + ": " + event.text);
+}
+
+void Brain::on_tick() {
+  tick_due_ = now_ + kTick;
+  std::vector<std::pair<PeerId, std::string>> lost;
+  for (const auto& [peer, worker] : workers_) {
+    if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");
+    const Duration running = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.running_ns));
+    const Duration longest = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.service_max_ns));
+    if (worker.in_view && running > kHangAtLeast && running > longest * 20) lost.emplace_back(peer, "its device hangs");
+  }
+  for (const auto& [peer, reason] : lost) lose(peer, reason);
+  if (phase_ == Phase::running && now_ - step_began_ > std::max(kStallAtLeast, longest_step_ * 10)) {
+    step_began_ = now_;
+    want_attempt("step " + std::to_string(open_step().value()) + " made no progress");
+  }
+}
+
+void Brain::lose(const PeerId& peer, const std::string& reason) {
+  const auto it = workers_.find(peer);
+  if (it == workers_.end()) return;
+  const Worker worker = it->second;
+  if (worker.linked) {
+    send(peer, wire::Evicted{options_.term, worker.incarnation, reason.substr(0, wire::kTextMax)});
+    effects_.push_back(wire::CloseLink{peer, reason.substr(0, 200)});
+  }
+  workers_.erase(it);
+  if (worker.ready) happened(WorkerLost{peer, base::StageIndex(worker.stage), reason});
+  if (!worker.in_view && phase_ == Phase::gathering) return;
+  gone_.insert({peer, worker.incarnation});
+  evictions_.push_back(Eviction{peer, worker.incarnation, reason});
+  want_attempt("worker " + peer.short_hex() + " of stage " + std::to_string(worker.stage) + " was lost: " + reason);
+}
+
+}  // namespace stagecoach::fleet

@@ -1,0 +1,83 @@
+// Checkpoints: one member per stage streams its state of one version; the world writes it; complete or it does not exist.
+#include <algorithm>
+
+#include "base/tensor_bytes.h"
+#include "fleet/brain.h"
+
+namespace stagecoach::fleet {
+
+using base::PeerId;
+using base::Step;
+
+base::WeightVersion Brain::newest_weights() const {
+  // The step after the last one trains nothing: its weights are those of the last.
+  return base::WeightVersion(std::min(committed_.value(), static_cast<std::uint64_t>(options_.config.schedule.steps)));
+}
+
+bool Brain::save_due(Step step) const {
+  const auto last = static_cast<std::uint64_t>(options_.config.schedule.steps);
+  if (step.value() > last || saved_.value() >= step.value()) return false;
+  if (step.value() == last || stopping_) return true;
+  return options_.checkpoint_every > 0 && step.value() % options_.checkpoint_every == 0;
+}
+
+void Brain::request_save() {
+  if (save_) {
+    save_wanted_ = true;  // the one before is still on its way: at the next commit after it
+    return;
+  }
+  save_wanted_ = false;
+  Save save;
+  save.version = base::WeightVersion(committed_.value());
+  for (const auto& view : views_) save.sources.push_back(Save::Source{view.members.front().peer, 0, {}, 0});
+  effects_.push_back(CheckpointBegin{save.version, views_.size()});
+  for (const auto& source : save.sources) send(source.peer, wire::SaveRequest{options_.term, save.version});
+  save_ = std::move(save);
+}
+
+void Brain::abandon_save(const std::string& reason) {
+  effects_.push_back(CheckpointAbandon{save_->version, reason});
+  save_.reset();
+  save_wanted_ = true;
+}
+
+void Brain::on_state_chunk(const PeerId& peer, wire::StateChunk& chunk) {
+  if (!save_ || save_->handed_over || chunk.version != save_->version) return;  // of a checkpoint that was given up
+  const std::uint64_t stage = workers_.at(peer).stage;
+  Save::Source& source = save_->sources[stage];
+  if (source.peer != peer) return;
+  constexpr std::uint64_t kTensorMax = std::uint64_t{1} << 40;
+  std::uint64_t bytes = chunk.dtype <= 3 ? base::bytes_per_element(static_cast<base::DType>(chunk.dtype)) : 0;
+  for (std::uint64_t extent : chunk.shape) bytes = extent < kTensorMax && bytes < kTensorMax ? bytes * extent : kTensorMax;
+  const bool fits = chunk.tensors > 0 && chunk.tensors <= 4 * wire::kNormsMax && chunk.tensor < chunk.tensors && bytes > 0 &&
+                    bytes < kTensorMax && chunk.bytes && chunk.offset <= bytes && chunk.bytes->size() <= bytes - chunk.offset &&
+                    (source.tensors == 0 || source.tensors == chunk.tensors);
+  if (!fits) {
+    abandon_save("stage " + std::to_string(stage) + " sent a state that makes no sense");
+    return lose(peer, "it sent a state whose shapes and sizes contradict each other");
+  }
+  source.tensors = chunk.tensors;
+  const auto [missing, fresh] = source.missing.try_emplace(chunk.tensor, bytes);
+  missing->second -= std::min<std::uint64_t>(missing->second, chunk.bytes->size());
+  if (missing->second == 0) ++source.done;
+  effects_.push_back(CheckpointChunk{base::StageIndex(stage), std::move(chunk)});
+  for (const auto& each : save_->sources)
+    if (each.tensors == 0 || each.done < each.tensors) return;
+  save_->handed_over = true;
+  effects_.push_back(CheckpointFinish{save_->version});
+}
+
+void Brain::on_checkpoint_done(const CheckpointDone& done) {
+  if (!save_ || save_->version != done.version) return;
+  save_.reset();
+  if (done.error) {
+    save_error_ = done.error->message;
+    happened(CheckpointFailed{done.version, done.error->message});
+    return;
+  }
+  save_error_.reset();
+  saved_ = std::max(saved_, done.version);
+  happened(CheckpointWritten{done.version, done.path});
+}
+
+}  // namespace stagecoach::fleet

@@ -1,0 +1,56 @@
+// Provenance: tensors that remember where they come from, instead of numbers.
+//
+// In:      the same compute requests that a real device gets. Out: hashes as 8-byte tensors, sums modulo 2^64, a hash chain of weights.
+// Thread:  one.
+// Why:     z = hash(stage, weights, input); a gradient = the sum mod 2^64 of hash(stage, step, tokens, z, dz); weights = a hash chain
+//          of gradients (DESIGN §3). One lost, doubled or stale contribution is then a wrong integer, and no bug hides behind a
+//          tolerance.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/ids.h"
+#include "model/config.h"
+#include "worker/compute_requests.h"
+
+namespace stagecoach::world::sim {
+
+/// Elements of a provenance stage's flat gradient: enough for several shards of unequal length.
+inline constexpr std::int64_t kProvenanceElements = 11;
+inline constexpr std::size_t kProvenanceBytes = 8;
+
+/// The device of one simulated worker.
+class ProvenanceStage {
+ public:
+  ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages);
+
+  /// Carries out one request. Never fails: a request that no device could serve is a bug (CHECK).
+  worker::ComputeResult run(const worker::ComputeRequest& request);
+
+  base::WeightVersion version() const { return version_; }
+  std::uint64_t weights() const { return weights_; }
+
+ private:
+  std::uint64_t input_hash(const worker::Input& input, worker::ComputeResult& result) const;
+
+  model::TrainConfig config_;
+  std::uint64_t stage_ = 0;
+  std::uint64_t stages_ = 0;
+  base::WeightVersion version_;
+  std::uint64_t weights_ = 0;
+  using Key = std::pair<base::Step, base::Attempt>;
+  std::map<Key, std::vector<std::uint64_t>> sums_;
+  std::map<Key, std::vector<std::uint64_t>> reduced_;
+};
+
+/// What one machine doing everything in order would have got.
+struct Reference {
+  std::vector<std::vector<std::uint64_t>> weights;  // [stage][version]
+  std::vector<std::vector<double>> train_losses;    // [step − 1][microbatch]
+  std::vector<std::vector<double>> eval_losses;
+};
+Reference undisturbed(const model::TrainConfig& config, std::uint64_t stages);
+
+}  // namespace stagecoach::world::sim
