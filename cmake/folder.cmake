@@ -11,8 +11,6 @@ include(GoogleTest)
 add_library(stagecoach_options INTERFACE)
 target_include_directories(stagecoach_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_options(stagecoach_options INTERFACE -Wall -Wextra -Werror -Wno-missing-field-initializers)
-# Moving a std::variant into a vector makes g++ 12 report the alternatives that it does not hold (GCC bug 105562 and kin).
-target_compile_options(stagecoach_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 # g++ 12 reports members of the other alternatives of a std::variant as uninitialized when it inlines a move at -O1 and above.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(stagecoach_options INTERFACE -Wno-maybe-uninitialized)
