@@ -20,9 +20,9 @@ constexpr std::array<std::string_view, 9> kKindNames = {"run_started",    "worke
                                                         "view",           "attempt_opened", "step_committed",
                                                         "evaluated",      "checkpoint_written", "run_finished"};
 
-Json json_of(const FieldValue& value) {
+Json json_of(const FieldValue& value, std::size_t text_bytes_max) {
   if (const auto* number = std::get_if<double>(&value)) return std::isfinite(*number) ? Json(*number) : Json(nullptr);
-  if (const auto* text = std::get_if<std::string>(&value)) return text->substr(0, kFieldTextBytesMax);
+  if (const auto* text = std::get_if<std::string>(&value)) return text->substr(0, text_bytes_max);
   return std::visit([](const auto& other) { return Json(other); }, value);
 }
 
@@ -37,7 +37,7 @@ std::optional<FieldValue> value_of(const Json& node) {
 }
 
 std::string text_of(const FieldValue& value) {
-  const Json node = json_of(value);
+  const Json node = json_of(value, kFieldTextBytesMax);
   if (const auto* text = node.get_ptr<const std::string*>()) return *text;
   if (const auto* number = std::get_if<double>(&value)) {
     char out[32];
@@ -76,12 +76,19 @@ Event evaluated(std::int64_t unix_ms, std::uint64_t step, double loss) {
 }
 
 std::string to_line(const Event& event) {
-  Json out;
-  out["time_ms"] = event.unix_ms;
-  out["kind"] = to_string(event.kind);
-  const std::size_t count = std::min(event.fields.size(), kEventFieldsMax);
-  for (std::size_t i = 0; i < count; ++i) out[event.fields[i].name] = json_of(event.fields[i].value);
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string line;
+  // The second bound keeps 64 fields within a line even where each byte is written as six ("\u0001").
+  for (const std::size_t text_bytes_max : {kFieldTextBytesMax, std::size_t{64}}) {
+    Json out;
+    out["time_ms"] = event.unix_ms;
+    out["kind"] = to_string(event.kind);
+    const std::size_t count = std::min(event.fields.size(), kEventFieldsMax);
+    for (std::size_t i = 0; i < count; ++i)
+      out[event.fields[i].name.substr(0, text_bytes_max)] = json_of(event.fields[i].value, text_bytes_max);
+    line = out.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (line.size() <= kEventLineBytesMax) break;
+  }
+  return line;
 }
 
 base::Result<Event> parse_event(std::string_view line) {

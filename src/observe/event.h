@@ -58,7 +58,8 @@ Event step_committed(std::int64_t unix_ms, std::uint64_t step, std::uint64_t att
 Event evaluated(std::int64_t unix_ms, std::uint64_t step, double loss);
 
 /// One line without its newline: {"time_ms":…,"kind":"…",fields in their order}. A number that is not finite becomes null, bytes
-/// that are no UTF-8 are replaced, strings beyond 4 KiB are cut.
+/// that are no UTF-8 are replaced, strings beyond 4 KiB are cut, and shorter
+/// where the line would pass kEventLineBytesMax: the line always reads back.
 std::string to_line(const Event& event);
 
 /// Reads a line; fields come in the order of the line, null fields are left out, integers from 0 on come as uint64.

@@ -67,6 +67,18 @@ TEST(Event, not_a_number_is_null) {
   EXPECT_TRUE(parse_event(line).ok());
 }
 
+// Claim: whatever the fields hold, the line stays within its bound and reads back.
+TEST(Event, long_lines_are_cut) {
+  Event event{1, EventKind::view, {}};
+  for (std::size_t i = 0; i < 2 * kEventFieldsMax; ++i)
+    event.fields.push_back({std::to_string(i) + std::string(5000, '\xff'), std::string(5000, '\x01')});
+  const std::string line = to_line(event);
+  EXPECT_LE(line.size(), kEventLineBytesMax);
+  const auto read = parse_event(line);
+  ASSERT_TRUE(read.ok());
+  EXPECT_EQ(read->fields.size(), kEventFieldsMax);
+}
+
 // Claim: what is no event is refused without a throw.
 TEST(Event, bad_lines_are_refused) {
   for (const char* line : {"", "{", "[]", "{}", R"({"time_ms":1})", R"({"time_ms":"1","kind":"view"})", R"({"time_ms":1,"kind":"x"})",

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -16,9 +19,9 @@ using ::testing::HasSubstr;
 
 RunStatus example() {
   RunStatus s;
-  s.run_id = "5f3a";
-  s.config_id = "c0ffee";
-  s.name = "kjv";
+  s.run_id = "5f3a90c2d1e84b67";
+  s.config_id = "c0ffee0123456789";
+  s.name = "2026-11-22-152603";
   s.phase = Phase::recovering;
   s.reason = "attempt 3: worker ab12cd34 was lost";
   s.term = 2, s.attempt = 3, s.step = 41, s.steps = 600;
@@ -40,6 +43,46 @@ RunStatus example() {
   s.events = {"worker ab12cd34 joined"};
   s.checkpoint = CheckpointStatus{0, "runs/kjv/checkpoints/step-00000000"};
   return s;
+}
+
+/// The status of docs/formats/status.md.
+RunStatus documented() {
+  RunStatus s;
+  s.run_id = "5f3a90c2d1e84b67";
+  s.config_id = "c0ffee0123456789";
+  s.name = "2026-11-22-152603";
+  s.phase = Phase::training;
+  s.term = 1, s.attempt = 2, s.step = 41, s.steps = 600;
+  s.train_loss = 2.25, s.train_loss_smoothed = 2.5;
+  s.validation_loss = LossPoint{0, 5.5};
+  s.train_history = {{1, 5.5}, {41, 2.25}};
+  s.validation_history = {{0, 5.5}};
+  s.tokens = 83968, s.tokens_per_s = 4096, s.eta_s = 279.5, s.elapsed_s = 20.5, s.started_unix_ms = 1'790'000'000'000;
+  MemberStatus member;
+  member.peer = "ab12cd34", member.incarnation = 7, member.address = "127.0.0.1:41234", member.state = MemberState::working;
+  member.reason = "3 microbatches wait for compute";
+  member.weight_version = 41, member.busy_fraction = 0.75, member.queue_length = 3, member.microbatches = {0, 3, 2, 1, 328};
+  member.bytes_in_per_s = 131'072, member.bytes_out_per_s = 131'072, member.round_trip_ms = 0.5;
+  s.stages = {{2, 0, 4, {member}}};
+  s.waits = {{"stage 0", "gradient of microbatch 5", 0.5, "stage 1 computes it"}};
+  s.events = {"worker 99ff00aa of stage 0 was lost: idle for 10 s"};
+  s.checkpoint = CheckpointStatus{0, "runs/2026-11-22-152603/checkpoints/step-00000000"};
+  return s;
+}
+
+// Claim: the worked example of the format page is what the documented status is written as, and reads back as it.
+TEST(RunStatus, the_format_page_is_true) {
+  std::ostringstream page;
+  page << std::ifstream(std::filesystem::path(__FILE__).parent_path() / "../../docs/formats/status.md").rdbuf();
+  const std::string text = page.str();
+  const std::string fence = "```json\n";
+  const auto begin = text.find(fence);
+  ASSERT_NE(begin, std::string::npos);
+  const std::string example_text = text.substr(begin + fence.size(), text.find("```", begin + fence.size()) - begin - fence.size());
+  EXPECT_EQ(nlohmann::json::parse(example_text).dump(), to_json(documented()));
+  const auto read = status_from_json(example_text);
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read.value(), documented());
 }
 
 // Claim: what is written reads back equal, for a full status and an empty one.
