@@ -158,6 +158,7 @@ void Brain::on_tick() {
   for (const auto& [peer, reason] : lost) lose(peer, reason);
   if (phase_ == Phase::running && now_ - step_began_ > std::max(kStallAtLeast, longest_step_ * 10)) {
     step_began_ = now_;
+    if (save_ && !save_->handed_over) abandon_save("its state did not arrive");
     want_attempt("step " + std::to_string(open_step().value()) + " made no progress");
   }
 }

@@ -26,10 +26,19 @@ void Brain::request_save() {
     save_wanted_ = true;  // the one before is still on its way: at the next commit after it
     return;
   }
-  save_wanted_ = false;
   Save save;
   save.version = base::WeightVersion(committed_.value());
-  for (const auto& view : views_) save.sources.push_back(Save::Source{view.members.front().peer, 0, {}, 0});
+  save_wanted_ = true;
+  for (const auto& view : views_) {
+    // A member whose link is down would never hear the request: if a stage has no other, the next event tries again.
+    const auto linked = std::find_if(view.members.begin(), view.members.end(), [&](const wire::Member& member) {
+      const auto it = workers_.find(member.peer);
+      return it != workers_.end() && it->second.linked;
+    });
+    if (linked == view.members.end()) return;
+    save.sources.push_back(Save::Source{linked->peer, 0, {}, 0});
+  }
+  save_wanted_ = false;
   effects_.push_back(CheckpointBegin{save.version, views_.size()});
   for (const auto& source : save.sources) send(source.peer, wire::SaveRequest{options_.term, save.version});
   save_ = std::move(save);
