@@ -1,0 +1,69 @@
+// See device.h.
+#include "compute/device.h"
+
+#include <ATen/Version.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <torch/version.h>
+
+namespace stagecoach::compute {
+namespace {
+
+int cuda_devices() { return at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0; }
+
+std::string torch_version() {
+  return std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR) + "." +
+         std::to_string(TORCH_VERSION_PATCH);
+}
+
+constexpr const char* architecture() {
+#if defined(__x86_64__)
+  return "x86-64";
+#elif defined(__aarch64__)
+  return "aarch64";
+#else
+  return "other";
+#endif
+}
+
+}  // namespace
+
+base::Result<at::Device> find_device(const std::string& name) {
+  const bool any = name == "auto";
+  const auto missing = [&name] {
+    return base::Error{base::ErrorCode::unavailable,
+                       "there is no " + name + " device here (" + describe_devices() + "): use device auto or cpu"};
+  };
+  if (name == "cuda" || any) {
+    if (cuda_devices() > 0) return at::Device(at::kCUDA, 0);
+    if (!any) return missing();
+  }
+  if (name == "mps" || any) {
+    if (at::hasMPS()) return at::Device(at::kMPS, 0);
+    if (!any) return missing();
+  }
+  if (name == "cpu" || any) return at::Device(at::kCPU);
+  return base::Error{base::ErrorCode::invalid_argument, "a device is cpu, cuda, mps or auto, not \"" + name + "\""};
+}
+
+void use_threads(int threads) {
+  // OpenMP's setting belongs to the calling thread, so each thread that comes here is remembered by itself.
+  thread_local int set_threads = 0;
+  if (set_threads == threads) return;
+  at::set_num_threads(threads);
+  set_threads = threads;
+}
+
+std::string numerics_class_of(const at::Device& device, int threads) {
+  std::string text = device.is_cpu() ? std::string("cpu ") + architecture() + " " + at::get_cpu_capability()
+                                     : std::string(device.is_cuda() ? "cuda" : "mps");
+  return text + " torch " + torch_version() + " threads " + std::to_string(threads) + " float32";
+}
+
+std::string describe_devices() {
+  std::string text = "torch " + torch_version() + ": cpu";
+  if (const int count = cuda_devices(); count > 0) text += ", cuda × " + std::to_string(count);
+  if (at::hasMPS()) text += ", mps";
+  return text;
+}
+
+}  // namespace stagecoach::compute

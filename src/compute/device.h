@@ -1,0 +1,41 @@
+// Torch at our border: devices, threads, and exceptions that become errors.
+//
+// Thread:  compute.
+// Why:     everything that torch may throw or set globally passes here once.
+#pragma once
+
+#include <exception>
+#include <string>
+
+#include "base/result.h"
+#include "compute/torch.h"
+
+namespace stagecoach::compute {
+
+/// "cpu", "cuda", "mps", or "auto": the first of cuda, mps, cpu that is there.
+///
+/// errors: invalid_argument  no such kind · unavailable  this machine or this torch has none
+base::Result<at::Device> find_device(const std::string& name);
+
+/// Makes this thread's kernels use `threads` threads; does nothing where they already do.
+void use_threads(int threads);
+
+/// "cpu x86-64 AVX512 torch 2.13.0 threads 1 float32".
+std::string numerics_class_of(const at::Device& device, int threads);
+
+/// "torch 2.13.0: cpu, cuda × 2".
+std::string describe_devices();
+
+/// Runs `work`, which returns a Result; what torch throws becomes an `internal` error.
+template <class Work>
+auto guarded(Work&& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const c10::Error& error) {
+    return base::Error{base::ErrorCode::internal, std::string("torch: ") + error.what_without_backtrace()};
+  } catch (const std::exception& error) {
+    return base::Error{base::ErrorCode::internal, std::string("torch: ") + error.what()};
+  }
+}
+
+}  // namespace stagecoach::compute

@@ -1,0 +1,83 @@
+// The Stage on one device of this machine.
+//
+// In/out:  as stage.h says.
+// Thread:  compute.
+// Why:     weights live on the device; sums and moments in this machine's memory, where integers are exact whatever the device.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "compute/accumulator.h"
+#include "compute/layers.h"
+#include "compute/optimizer.h"
+#include "compute/stage.h"
+
+namespace stagecoach::compute {
+
+class LocalStage final : public Stage {
+ public:
+  /// errors: invalid_argument  the config has problems or the range is not within the model · unavailable  no such device
+  static base::Result<std::unique_ptr<Stage>> make(const StageOptions& options);
+
+  std::int64_t elements() const override { return elements_; }
+  base::WeightVersion version() const override { return versions_.rbegin()->first; }
+  base::Result<base::Payload> forward(base::WeightVersion version, const StageInput& input) override;
+  base::Result<double> evaluate(base::WeightVersion version, const StageInput& input) override;
+  base::Result<BackwardOutput> backward(base::WeightVersion version, base::Step step, base::Attempt attempt,
+                                        const StageInput& input, const base::Payload& output_gradient) override;
+  base::Result<base::Payload> read_sum(base::Step step, base::Attempt attempt, ElementRange range) override;
+  base::Result<void> write_reduced(base::Step step, base::Attempt attempt, ElementRange range,
+                                   const base::Payload& sums) override;
+  base::Result<std::vector<TensorNorm>> norms(base::Step step, base::Attempt attempt) override;
+  base::Result<void> apply(base::Step step, base::Attempt attempt, double global_norm) override;
+  base::Result<void> apply_nothing(base::Step step) override;
+  void void_attempts_before(base::Attempt attempt) override;
+  base::Result<std::vector<base::NamedTensor>> export_state() override;
+  base::Result<void> import_state(base::WeightVersion version, const std::vector<base::NamedTensor>& tensors) override;
+  std::string numerics_class() const override;
+
+ private:
+  LocalStage(const StageOptions& options, const at::Device& device);
+
+  // local_stage.cpp: a microbatch
+  struct Input;
+  base::Result<const WeightSet*> weights(base::WeightVersion version) const;
+  base::Result<Input> read_input(const StageInput& input) const;
+  base::Result<at::Tensor> boundary_tensor(const base::Payload& payload, std::int64_t width, const char* what) const;
+  at::Tensor run_layers(const WeightSet& weights, const Input& input) const;
+  base::Result<BackwardOutput> backward_through(const WeightSet& weights, const Input& input, at::Tensor output_gradient,
+                                                std::vector<at::Tensor>& gradients) const;
+  bool is_head() const { return range_.first == 0; }
+  bool is_tail() const { return range_.last == config_.model.layers; }
+  std::int64_t input_width() const { return config_.model.boundary_width(range_.first - 1); }
+  std::int64_t output_width() const { return config_.model.boundary_width(range_.last - 1); }
+  std::int64_t tokens() const { return config_.batch.sequences * config_.batch.tokens; }
+
+  // stage_state.cpp: weights, sums, the optimizer
+  Accumulator& accumulator(base::Step step, base::Attempt attempt);
+  base::Result<const Accumulator*> reduced(base::Step step, base::Attempt attempt) const;
+  base::Result<void> range_is_valid(ElementRange range) const;
+  base::Result<void> follows_newest(base::Step step) const;
+  WeightSet& next_version(base::WeightVersion version);
+  void drop_sums_to(base::Step step);
+  WeightSet new_weights(std::vector<at::Tensor> tensors) const;
+
+  const model::TrainConfig config_;
+  const model::StageRange range_;
+  const at::Device device_;
+  const std::size_t versions_kept_;
+  const std::vector<model::ParameterInfo> infos_;
+  std::vector<std::int64_t> offsets_;  // of each tensor among the stage's elements
+  std::int64_t elements_ = 0;
+  const double scale_;                 // fixed64's, for this microbatch size
+  Rotation rotation_;
+  Optimizer optimizer_;
+  std::map<base::WeightVersion, WeightSet> versions_;
+  std::vector<float> moments_, second_moments_;  // N each, of the newest version
+  std::map<std::pair<base::Step, base::Attempt>, Accumulator> sums_;
+};
+
+}  // namespace stagecoach::compute

@@ -1,0 +1,13 @@
+// All of torch that this folder includes, and its CHECK kept apart from ours.
+//
+// Why:     torch defines a CHECK of its own for everybody; files here include torch through this header only.
+#pragma once
+
+#pragma push_macro("CHECK")
+#undef CHECK
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#undef CHECK
+#pragma pop_macro("CHECK")
