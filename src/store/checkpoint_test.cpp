@@ -105,6 +105,43 @@ TEST_F(CheckpointTest, WhatWasCommittedIsRead) {
   EXPECT_EQ(read_checkpoint(directory_ / "step-00000101").error().code, ErrorCode::not_found);
 }
 
+TEST_F(CheckpointTest, TheManifestIsThatOfTheFormatPage) {
+  // Claim: byte for byte the worked example of docs/formats/checkpoint.md, whose hashes were computed in Python from
+  // that page.
+  auto writer = CheckpointWriter::begin(directory_, meta_of(Step(3), {{0, 2}}));
+  const std::vector<NamedTensor> tensors = {
+      {"b", {base::DType::bf16, {2}, payload_of(std::string("\x80\x3f\x00\x40", 4))}},
+      float_tensor("w", {1, 2}, {1.0f, -2.0f})};
+  ASSERT_TRUE(writer->add_stage_file(StageIndex(0), tensors).ok());
+  const auto path = writer->commit();
+  ASSERT_TRUE(path.ok());
+  EXPECT_EQ(contents(*path / "manifest.json"), R"({
+  "config": "model.dim=128\n",
+  "files": [
+    {
+      "bytes": 172,
+      "file": "stage-00.safetensors",
+      "sha256": "ff002e4cf39d7664abd93c10992a14c93f3fc5083f005311017825b654c945bf"
+    }
+  ],
+  "format": "stagecoach-checkpoint",
+  "numerics_class": "cpu test",
+  "run": "000000000000feed",
+  "shards_manifest_sha256": "0000000000000000000000000000000000000000000000000000000000000000",
+  "split": [
+    [
+      0,
+      2
+    ]
+  ],
+  "state_sha256": "875dc67592bdae67a6c0087c2113efb9423b5ef8d49c1d983929493e21fae28c",
+  "step": 3,
+  "version": 1,
+  "weights_sha256": "875dc67592bdae67a6c0087c2113efb9423b5ef8d49c1d983929493e21fae28c"
+}
+)");
+}
+
 TEST_F(CheckpointTest, TheHashesDoNotDependOnTheSplit) {
   // Claim: the same tensors in one file and in two have the same hashes; the optimizer counts in one of them only.
   const auto two = write(directory_ / "two", Step(5));

@@ -27,7 +27,7 @@ std::string file_with(const std::string& header, std::size_t data_bytes) {
   return std::string(base::as_text(length.take())) + header + std::string(data_bytes, '\0');
 }
 
-TEST_F(SafetensorsTest, TheFileIsThatOfTheFormatPage) {
+TEST_F(SafetensorsTest, TheFileIsThatOfTheFormat) {
   // Claim: byte for byte the worked example of docs/formats/checkpoint.md, put together by hand from the format's
   // README: the float before the bfloat16, header padded with spaces to 8 bytes, hash from sha256sum.
   const std::vector<base::NamedTensor> tensors = {
