@@ -66,6 +66,8 @@ class FrameAssembler {
   /// errors: too_large  a length beyond its limit, or the budget is used up · corrupt  unknown priority, a stream that ends inside a
   ///         frame, bytes after it, a control stream that ends. After an error: drop the link.
   base::Result<void> feed(std::span<const std::byte> bytes, bool finished, std::vector<AssembledFrame>& out);
+  /// More bytes of a frame, or of a stream that must hold one, are owed.
+  bool unfinished() const { return in_frame_ || prefix_have_ > 0 || (stream_ == Stream::single_frame && !done_); }
 
  private:
   std::size_t prefix_size() const { return stream_ == Stream::control ? kControlPrefixBytes : kFramePrefixBytes; }

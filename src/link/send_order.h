@@ -53,6 +53,8 @@ class TokenBucket {
     filled_at_ = now;
     started_ = true;
   }
+  /// What one sender should take at once, so that others get their turn; no bound without a cap.
+  std::uint64_t share_bytes() const { return rate_ == 0 ? ~std::uint64_t{0} : static_cast<std::uint64_t>(burst()); }
   bool may_send() const { return rate_ == 0 || tokens_ > 0; }
   void sent(std::uint64_t bytes) {
     if (rate_ != 0) tokens_ -= static_cast<std::int64_t>(bytes);
