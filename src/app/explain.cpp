@@ -1,9 +1,9 @@
 #include "app/explain.h"
 
+#include <fmt/format.h>
+
 #include <sstream>
 #include <string_view>
-
-#include <fmt/format.h>
 
 namespace stagecoach::app {
 namespace {
@@ -46,12 +46,14 @@ void walk(Group group, Each each) {
 }  // namespace
 
 std::string explain(std::size_t columns) {
-  std::string out = "Every key, its default and what it means. Give them in a file, `stagecoach train my.toml`, or one by one,\n"
-                    "`stagecoach train --set model.dim=256`. A star marks the keys that change the losses.\n";
+  std::string out =
+      "Every key, its default and what it means. Give them in a file, `stagecoach train my.toml`, or one by one,\n"
+      "`stagecoach train --set model.dim=256`. A star marks the keys that change the losses.\n";
   const RunSettings defaults;
   walk([&](std::string_view group) { out += fmt::format("\n[{}]  {}\n", group, group_title(group)); },
        [&](const Key& key) {
-         out += fmt::format("  {} = {}{}\n", key.name, to_toml_value(key.get(defaults)), key.effect == Effect::run ? "" : "  *");
+         out += fmt::format("  {} = {}{}\n", key.name, to_toml_value(key.get(defaults)),
+                            key.effect == Effect::run ? "" : "  *");
          out += wrapped(sentence_of(key), "      ", columns);
        });
   return out;

@@ -2,7 +2,8 @@
 //
 // In:      the table of keys, settings. Out: text.
 // Thread:  any.
-// Why:     the written-out file in a run's folder is the record of what was asked for; it must parse back to the same settings.
+// Why:     the written-out file in a run's folder is the record of what was asked for; it must parse back to the same
+// settings.
 #pragma once
 
 #include <string>
@@ -11,7 +12,8 @@
 
 namespace stagecoach::app {
 
-/// Every key with its default, unit, range and meaning, by group, wrapped to `columns`. A star marks keys that change the losses.
+/// Every key with its default, unit, range and meaning, by group, wrapped to `columns`. A star marks keys that change
+/// the losses.
 std::string explain(std::size_t columns = 100);
 
 /// All settings as a TOML file, each key with its meaning as a comment. parse_settings() of it gives the same settings.

@@ -1,5 +1,6 @@
 #include "app/generate.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <csignal>
@@ -8,8 +9,6 @@
 #include <optional>
 #include <ostream>
 #include <system_error>
-
-#include <CLI/CLI.hpp>
 
 #include "app/generate_stream.h"
 #include "base/prng.h"
@@ -32,7 +31,7 @@ class InterruptGuard {
  public:
   InterruptGuard() {
     interrupted = 0;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) { interrupted = 1; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
     sigaction(SIGINT, &action, &before_);
@@ -42,7 +41,7 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
  private:
-  struct sigaction before_ {};
+  struct sigaction before_{};
 };
 
 bool is_folder(const fs::path& path) {
@@ -82,12 +81,13 @@ Result<void> generate(const GenerateOptions& options, std::ostream& out, std::os
 
   auto tokenizer = data::make_byte_tokenizer();
   if (tokenizer->vocab() != config.model.vocab)
-    return Error{ErrorCode::mismatch, loaded->path + ": the model has a vocabulary of " + std::to_string(config.model.vocab) +
-                                          ", the tokenizer " + tokenizer->id().name + " one of " +
-                                          std::to_string(tokenizer->vocab())};
+    return Error{ErrorCode::mismatch, loaded->path + ": the model has a vocabulary of " +
+                                          std::to_string(config.model.vocab) + ", the tokenizer " +
+                                          tokenizer->id().name + " one of " + std::to_string(tokenizer->vocab())};
   auto library = compute::open_library(options.library.empty() ? library_beside_program() : options.library);
   if (!library) return library.error();
-  auto generator = (*library)->make_generator(config.model, loaded->weights, options.threads > 0 ? options.threads : config.threads);
+  auto generator =
+      (*library)->make_generator(config.model, loaded->weights, options.threads > 0 ? options.threads : config.threads);
   if (!generator) return generator.error();
   loaded->weights.clear();
 
@@ -105,15 +105,19 @@ Result<void> generate(const GenerateOptions& options, std::ostream& out, std::os
 
 CLI::App* add_generate_command(CLI::App& app, GenerateOptions& options) {
   CLI::App* command = app.add_subcommand("generate", "let a trained model write text");
-  command->add_option("checkpoint", options.checkpoint, "a checkpoint's folder, or a run's: its newest complete checkpoint")
+  command
+      ->add_option("checkpoint", options.checkpoint,
+                   "a checkpoint's folder, or a run's: its newest complete checkpoint")
       ->required();
   command->add_option("--prompt", options.prompt, "the text to continue")->required();
   command->add_option("--tokens", options.tokens, "how many tokens to write")->capture_default_str();
-  command->add_option("--temperature", options.temperature, "0 = always the likeliest token, 1 = as the model has learned")
+  command
+      ->add_option("--temperature", options.temperature, "0 = always the likeliest token, 1 = as the model has learned")
       ->capture_default_str();
   command->add_option("--top-p", options.top_p, "sample among the likeliest tokens that together have this probability")
       ->capture_default_str();
-  command->add_option("--seed", options.seed, "of the sampling: the same seed writes the same text")->capture_default_str();
+  command->add_option("--seed", options.seed, "of the sampling: the same seed writes the same text")
+      ->capture_default_str();
   command->add_option("--threads", options.threads, "of the computation; 0 = as in training")->capture_default_str();
   return command;
 }
@@ -132,7 +136,8 @@ std::vector<std::string> problems(const GenerateOptions& options) {
   std::vector<std::string> out;
   if (options.prompt.empty()) out.push_back("--prompt: the model needs at least one character to continue");
   if (options.tokens < 1 || options.tokens > kGenerateTokensMax)
-    out.push_back("--tokens: expected 1 to " + std::to_string(kGenerateTokensMax) + ", got " + std::to_string(options.tokens));
+    out.push_back("--tokens: expected 1 to " + std::to_string(kGenerateTokensMax) + ", got " +
+                  std::to_string(options.tokens));
   if (!(options.temperature >= 0 && options.temperature <= 100))
     out.push_back("--temperature: expected 0 to 100, got " + std::to_string(options.temperature));
   if (!(options.top_p > 0 && options.top_p <= 1))
@@ -144,7 +149,8 @@ std::vector<std::string> problems(const GenerateOptions& options) {
 
 Result<LoadedModel> load_model(const std::string& path) {
   const fs::path given(path);
-  if (!is_folder(given)) return Error{ErrorCode::not_found, path + ": there is no such folder; give a checkpoint or a run"};
+  if (!is_folder(given))
+    return Error{ErrorCode::not_found, path + ": there is no such folder; give a checkpoint or a run"};
   std::error_code ignored;
   if (fs::exists(given / "manifest.json", ignored)) {
     auto loaded = read_model(given);
@@ -164,7 +170,8 @@ Result<void> stream_text(compute::Generator& generator, const data::Tokenizer& t
   if (past.empty()) return Error{ErrorCode::invalid_argument, "the prompt has no tokens"};
   const auto window = static_cast<std::size_t>(std::max<std::int64_t>(options.window, 1));
   const auto restart = [&](std::uint64_t seed) {
-    if (past.size() > window) past.erase(past.begin(), past.end() - static_cast<std::ptrdiff_t>(std::max<std::size_t>(window / 2, 1)));
+    if (past.size() > window)
+      past.erase(past.begin(), past.end() - static_cast<std::ptrdiff_t>(std::max<std::size_t>(window / 2, 1)));
     compute::Generator::Sampling sampling = options.sampling;
     sampling.seed = seed;
     return generator.start(past, sampling);

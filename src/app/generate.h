@@ -3,7 +3,8 @@
 // In:      a checkpoint or a run's folder, a prompt, how to sample.
 // Out:     the prompt and its continuation on `out`, as it comes; messages on `err`; an exit status.
 // Thread:  the caller's, which computes.
-// Why:     the loop that turns tokens into text knows no torch and no files, so that it is tested with a model of three lines.
+// Why:     the loop that turns tokens into text knows no torch and no files, so that it is tested with a model of three
+// lines.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +41,8 @@ inline constexpr std::int64_t kGenerateTokensMax = 1'000'000;
 /// Adds the subcommand `generate` with its options to `app`; parsing fills `options`.
 CLI::App* add_generate_command(CLI::App& app, GenerateOptions& options);
 
-/// Loads the model and streams text until `tokens` are made or Ctrl-C is pressed; both are success (0). Problems go to `err`
-/// and give 1.
+/// Loads the model and streams text until `tokens` are made or Ctrl-C is pressed; both are success (0). Problems go to
+/// `err` and give 1.
 int run_generate(const GenerateOptions& options, std::ostream& out, std::ostream& err);
 
 /// What is wrong with the options, each a sentence. Empty = fine.
@@ -57,7 +58,8 @@ struct LoadedModel {
 
 /// Finds and reads the weights at `path`: a checkpoint's folder, a folder of checkpoints, or a run's folder.
 ///
-/// errors: not_found  there is no checkpoint · corrupt  it is damaged: names the complete one beside it, where there is one
+/// errors: not_found  there is no checkpoint · corrupt  it is damaged: names the complete one beside it, where there is
+/// one
 ///         io_error
 base::Result<LoadedModel> load_model(const std::string& path);
 
@@ -70,12 +72,13 @@ struct StreamOptions {
   std::function<bool()> stopped;  // asked before each token
 };
 
-/// Writes prompt and continuation to `out`, flushed after each character. Beyond `window` tokens the model would read positions it
-/// has never seen: then its past is cut to the newest half and read again, under a seed that follows from the first one.
+/// Writes prompt and continuation to `out`, flushed after each character. Beyond `window` tokens the model would read
+/// positions it has never seen: then its past is cut to the newest half and read again, under a seed that follows from
+/// the first one.
 ///
 /// errors: those of Generator and Tokenizer
-base::Result<void> stream_text(compute::Generator& generator, const data::Tokenizer& tokenizer, const StreamOptions& options,
-                               std::ostream& out);
+base::Result<void> stream_text(compute::Generator& generator, const data::Tokenizer& tokenizer,
+                               const StreamOptions& options, std::ostream& out);
 
 /// libstagecoach_compute.so in the folder of the running program.
 std::string library_beside_program();

@@ -16,7 +16,8 @@ std::size_t size_by_first(unsigned char first) {
   return 0;
 }
 
-/// Whether `second` may follow `first` (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing beyond U+10FFFF.
+/// Whether `second` may follow `first` (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing beyond
+/// U+10FFFF.
 bool second_fits(unsigned char first, unsigned char second) {
   if (first == 0xe0) return second >= 0xa0 && second <= 0xbf;
   if (first == 0xed) return second >= 0x80 && second <= 0x9f;
@@ -40,7 +41,8 @@ std::string Utf8Stream::finish() {
 
 void Utf8Stream::take(unsigned char byte, std::string& out) {
   if (!held_.empty()) {
-    const bool fits = held_.size() == 1 ? second_fits(static_cast<unsigned char>(held_[0]), byte) : byte >= 0x80 && byte <= 0xbf;
+    const bool fits =
+        held_.size() == 1 ? second_fits(static_cast<unsigned char>(held_[0]), byte) : byte >= 0x80 && byte <= 0xbf;
     if (fits) {
       held_ += static_cast<char>(byte);
       if (held_.size() < expected_) return;

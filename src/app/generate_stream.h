@@ -2,7 +2,8 @@
 //
 // In:      bytes in any split. Out: whole UTF-8 characters.
 // Thread:  any, one object per text.
-// Why:     a byte-level model ends in the middle of a character and may write anything: a terminal must get neither half a
+// Why:     a byte-level model ends in the middle of a character and may write anything: a terminal must get neither
+// half a
 //          character nor a control sequence.
 #pragma once
 
@@ -13,8 +14,8 @@ namespace stagecoach::app {
 
 class Utf8Stream {
  public:
-  /// The characters that `bytes` complete. What can no longer become a character, and control characters except newline and
-  /// tab, become U+FFFD.
+  /// The characters that `bytes` complete. What can no longer become a character, and control characters except newline
+  /// and tab, become U+FFFD.
   std::string push(std::string_view bytes);
   /// What is still held back: an unfinished character, as U+FFFD. The stream starts anew.
   std::string finish();

@@ -34,7 +34,9 @@ TEST(Utf8Stream, valid_text_passes_in_any_split) {
 // Claim: bytes that cannot become a character are replaced, and what follows them is not swallowed.
 TEST(Utf8Stream, broken_bytes_are_replaced) {
   Utf8Stream stream;
-  EXPECT_EQ(stream.push("\xc3" "a"), kReplacement + "a");
+  EXPECT_EQ(stream.push("\xc3"
+                        "a"),
+            kReplacement + "a");
   EXPECT_EQ(stream.push("\x80"), kReplacement);
   EXPECT_EQ(stream.push("\xc0\xaf"), kReplacement + kReplacement) << "overlong";
   EXPECT_EQ(stream.push("\xed\xa0\x80"), kReplacement + kReplacement + kReplacement) << "surrogate";
@@ -47,7 +49,9 @@ TEST(Utf8Stream, broken_bytes_are_replaced) {
 TEST(Utf8Stream, controls_are_replaced) {
   Utf8Stream stream;
   EXPECT_EQ(stream.push("\x1b[2J\r\n\t\x7f"), kReplacement + "[2J" + kReplacement + "\n\t" + kReplacement);
-  EXPECT_EQ(stream.push("\xc2\x9b" "1m"), kReplacement + "1m");
+  EXPECT_EQ(stream.push("\xc2\x9b"
+                        "1m"),
+            kReplacement + "1m");
 }
 
 // Claim: random bytes give text that passes through a second stream unchanged: it is valid and free of controls.

@@ -2,16 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
-
-#include <stdlib.h>
-
-#include <CLI/CLI.hpp>
 
 #include "base/files.h"
 #include "model/parameters.h"
@@ -64,7 +62,8 @@ StreamOptions stream_options(std::int64_t tokens, std::int64_t window) {
   return out;
 }
 
-// Claim: prompt and continuation come out as one text; a character that is not finished at the end is not shown as half.
+// Claim: prompt and continuation come out as one text; a character that is not finished at the end is not shown as
+// half.
 TEST(Generate, streams_prompt_and_continuation) {
   ScriptedGenerator generator("cü");
   std::ostringstream out;
@@ -74,7 +73,8 @@ TEST(Generate, streams_prompt_and_continuation) {
   EXPECT_THAT(generator.seeds, ElementsAre(5u));
 }
 
-// Claim: the model never reads more tokens than it was trained on; a cut past goes on under another seed, the same each time.
+// Claim: the model never reads more tokens than it was trained on; a cut past goes on under another seed, the same each
+// time.
 TEST(Generate, the_past_stays_within_the_window) {
   std::vector<std::uint64_t> seeds;
   for (int round = 0; round < 2; ++round) {
@@ -108,13 +108,15 @@ TEST(Generate, stops_when_asked) {
   ASSERT_TRUE(stream_text(generator, *data::make_byte_tokenizer(), options, out).ok());
   EXPECT_EQ(out.str(), "abccc\n");
   ScriptedGenerator broken("");
-  EXPECT_EQ(stream_text(broken, *data::make_byte_tokenizer(), stream_options(5, 8), out).error().code, base::ErrorCode::not_finite);
+  EXPECT_EQ(stream_text(broken, *data::make_byte_tokenizer(), stream_options(5, 8), out).error().code,
+            base::ErrorCode::not_finite);
 }
 
 // Claim: every option that is out of range is named, all at once.
 TEST(Generate, wrong_options_are_all_named) {
   GenerateOptions options;
-  options.tokens = 0, options.temperature = std::numeric_limits<double>::quiet_NaN(), options.top_p = 0, options.threads = -1;
+  options.tokens = 0, options.temperature = std::numeric_limits<double>::quiet_NaN(), options.top_p = 0,
+  options.threads = -1;
   EXPECT_THAT(problems(options), ElementsAre(HasSubstr("--prompt"), HasSubstr("--tokens"), HasSubstr("--temperature"),
                                              HasSubstr("--top-p"), HasSubstr("--threads")));
   std::ostringstream out;
@@ -170,9 +172,12 @@ class GenerateFiles : public ::testing::Test {
     auto path = writer->commit();
     ASSERT_TRUE(path.ok()) << path.error().message;
   }
-  fs::path checkpoint(std::uint64_t step) const { return run_ / "checkpoints" / store::checkpoint_name(base::Step(step)); }
+  fs::path checkpoint(std::uint64_t step) const {
+    return run_ / "checkpoints" / store::checkpoint_name(base::Step(step));
+  }
   void damage(std::uint64_t step) const {
-    std::fstream file(checkpoint(step) / store::stage_file_name(base::StageIndex(0)), std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(checkpoint(step) / store::stage_file_name(base::StageIndex(0)),
+                      std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(-1, std::ios::end);
     file.put('x');
   }
@@ -181,7 +186,8 @@ class GenerateFiles : public ::testing::Test {
   model::TrainConfig config_;
 };
 
-// Claim: a run's folder, its folder of checkpoints and a checkpoint itself all load, weights only, the newest where there is a choice.
+// Claim: a run's folder, its folder of checkpoints and a checkpoint itself all load, weights only, the newest where
+// there is a choice.
 TEST_F(GenerateFiles, finds_the_checkpoint) {
   write(1);
   write(2);
@@ -197,8 +203,8 @@ TEST_F(GenerateFiles, finds_the_checkpoint) {
   EXPECT_TRUE(load_model(checkpoint(1).string() + "/").ok());
 }
 
-// Claim: a damaged newest checkpoint of a run is passed over and named; asked for by name it is refused, and the complete one beside
-// it is offered.
+// Claim: a damaged newest checkpoint of a run is passed over and named; asked for by name it is refused, and the
+// complete one beside it is offered.
 TEST_F(GenerateFiles, a_damaged_checkpoint_offers_the_older_one) {
   write(1);
   write(2);
@@ -215,8 +221,8 @@ TEST_F(GenerateFiles, a_damaged_checkpoint_offers_the_older_one) {
   }
 }
 
-// Claim: a missing folder, a folder without checkpoints, a foreign vocabulary and a missing compute library each end with a sentence
-// and status 1, and nothing on the output.
+// Claim: a missing folder, a folder without checkpoints, a foreign vocabulary and a missing compute library each end
+// with a sentence and status 1, and nothing on the output.
 TEST_F(GenerateFiles, what_cannot_be_loaded_is_said) {
   GenerateOptions options;
   options.prompt = "x";

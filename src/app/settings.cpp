@@ -2,6 +2,9 @@
 
 #include "app/settings.h"
 
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -11,9 +14,6 @@
 #include <fstream>
 #include <set>
 #include <system_error>
-
-#include <fmt/format.h>
-#include <toml++/toml.h>
 
 namespace stagecoach::app {
 namespace {
@@ -52,7 +52,7 @@ std::string describe(const toml::node& node) {
 
 std::string number_text(double value) {
   return std::abs(value) < 1e15 && value == std::floor(value) ? fmt::format("{}", static_cast<std::int64_t>(value))
-                                                             : fmt::format("{}", value);
+                                                              : fmt::format("{}", value);
 }
 
 /// One reading: settings, the problems so far, and which keys were refused.
@@ -117,7 +117,8 @@ class Reader {
     const double tokens = static_cast<double>(batch.sequences) * static_cast<double>(batch.tokens) *
                           static_cast<double>(batch.microbatches) * static_cast<double>(settings_.train.schedule.steps);
     if (tokens > 0x1p60)
-      problems_.push_back("batch.sequences × batch.tokens × batch.microbatches × schedule.steps: a run has at most 2^60 tokens");
+      problems_.push_back(
+          "batch.sequences × batch.tokens × batch.microbatches × schedule.steps: a run has at most 2^60 tokens");
     if (!settings_.shards.empty() && !settings_.text_files.empty())
       problems_.push_back("data.shards and data.text_files: give one of them, not both");
     if (consistent && refused_.empty()) {
@@ -140,7 +141,8 @@ class Reader {
     return text.substr(first, text.find_last_not_of(" \t") - first + 1);
   }
 
-  void read_table(const std::string& group, const toml::table& table, const std::string& name, const std::string& where) {
+  void read_table(const std::string& group, const toml::table& table, const std::string& name,
+                  const std::string& where) {
     if (group_title(group).empty()) {
       std::set<std::string_view> groups;
       for (const Key& key : keys()) groups.insert(key.group());
@@ -226,7 +228,8 @@ class Reader {
       return outside(static_cast<double>(*number)) ? "got " + std::to_string(*number) : "";
     if (const auto* number = std::get_if<double>(&value)) return outside(*number) ? "got " + to_toml_value(value) : "";
     if (const auto* text = std::get_if<std::string>(&value)) {
-      if (key.type == ValueType::choice && std::find(key.choices.begin(), key.choices.end(), *text) == key.choices.end())
+      if (key.type == ValueType::choice &&
+          std::find(key.choices.begin(), key.choices.end(), *text) == key.choices.end())
         return "got " + to_toml_value(value);
       if (key.type == ValueType::layer_list && *text != "every") return "got " + to_toml_value(value);
       if (text->find('\0') != std::string::npos) return "got a text with a zero byte";
@@ -272,12 +275,14 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-LoadedSettings parse_settings(std::string_view text, const std::string& name, const std::vector<std::string>& overrides) {
+LoadedSettings parse_settings(std::string_view text, const std::string& name,
+                              const std::vector<std::string>& overrides) {
   Reader reader;
   try {
     reader.read_document(toml::parse(text, name), name);
   } catch (const toml::parse_error& error) {
-    reader.problem(name + ":" + std::to_string(error.source().begin.line), "this is not TOML: " + std::string(error.description()));
+    reader.problem(name + ":" + std::to_string(error.source().begin.line),
+                   "this is not TOML: " + std::string(error.description()));
   }
   for (const std::string& pair : overrides) reader.read_override(pair);
   reader.check_whole();
@@ -291,7 +296,8 @@ LoadedSettings load_settings(const std::optional<std::string>& path, const std::
   if (!file) return {{}, {*path + ": cannot read the config: " + std::strerror(reason)}};
   std::string text(kConfigBytesMax + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (file.fail() && !file.eof())) return {{}, {*path + ": cannot read the config: it is not a readable file"}};
+  if (file.bad() || (file.fail() && !file.eof()))
+    return {{}, {*path + ": cannot read the config: it is not a readable file"}};
   text.resize(static_cast<std::size_t>(file.gcount()));
   if (text.size() > kConfigBytesMax) return {{}, {*path + ": a config has at most 1 MiB; is this the right file?"}};
   return parse_settings(text, *path, overrides);
@@ -316,16 +322,21 @@ std::string expectation(const Key& key) {
   const std::string range = "from " + number_text(key.least) + " to " + number_text(key.most);
   const std::string unit = " (" + std::string(key.unit) + ")";
   switch (key.type) {
-    case ValueType::integer: return "an integer " + range + unit;
-    case ValueType::real: return "a number " + range + unit;
-    case ValueType::text: return "a text" + unit;
+    case ValueType::integer:
+      return "an integer " + range + unit;
+    case ValueType::real:
+      return "a number " + range + unit;
+    case ValueType::text:
+      return "a text" + unit;
     case ValueType::choice: {
       std::string list;
       for (std::string_view one : key.choices) list += (list.empty() ? "\"" : ", \"") + std::string(one) + "\"";
       return "one of " + list;
     }
-    case ValueType::layer_list: return "\"every\" or a list of integers " + range + unit;
-    case ValueType::text_list: return "a list of texts" + unit;
+    case ValueType::layer_list:
+      return "\"every\" or a list of integers " + range + unit;
+    case ValueType::text_list:
+      return "a list of texts" + unit;
   }
   return "";
 }
@@ -338,7 +349,8 @@ std::string to_toml_value(const Value& value) {
   if (const auto* list = std::get_if<std::vector<std::int64_t>>(&value)) {
     for (const std::int64_t number : *list) out += (out.empty() ? "" : ", ") + std::to_string(number);
   } else {
-    for (const std::string& text : std::get<std::vector<std::string>>(value)) out += (out.empty() ? "" : ", ") + quoted(text);
+    for (const std::string& text : std::get<std::vector<std::string>>(value))
+      out += (out.empty() ? "" : ", ") + quoted(text);
   }
   return "[" + out + "]";
 }
@@ -353,8 +365,8 @@ std::string default_run_dir(std::time_t now) {
 
 base::Result<link::Address> parse_address(std::string_view text) {
   const auto refuse = [&](const std::string& why) {
-    return base::Error{base::ErrorCode::invalid_argument,
-                       why + " in \"" + std::string(text.substr(0, 80)) + "\"; a good one is 10.0.0.1:4433 or [::1]:4433"};
+    return base::Error{base::ErrorCode::invalid_argument, why + " in \"" + std::string(text.substr(0, 80)) +
+                                                              "\"; a good one is 10.0.0.1:4433 or [::1]:4433"};
   };
   const auto colon = text.rfind(':');
   if (colon == std::string_view::npos) return refuse("there is no port");

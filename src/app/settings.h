@@ -3,7 +3,8 @@
 // In:      a TOML file, `key=value` overrides.
 // Out:     RunSettings, or every problem at once, each with the place it stands at and what was expected there.
 // Thread:  any; plain values.
-// Why:     parsing, `--explain`, error messages and the written-out config all read the one table below, so that they cannot
+// Why:     parsing, `--explain`, error messages and the written-out config all read the one table below, so that they
+// cannot
 //          tell the user different things.
 #pragma once
 
@@ -86,8 +87,8 @@ struct Key {
   double most = 0;
   std::vector<std::string_view> choices;
   std::function<Value(const RunSettings&)> get;
-  std::function<void(RunSettings&, const Value&)> set;                     // the value has passed type and range
-  std::function<std::string(const std::string&)> complaint;                // text only: what is wrong with it, or empty
+  std::function<void(RunSettings&, const Value&)> set;       // the value has passed type and range
+  std::function<std::string(const std::string&)> complaint;  // text only: what is wrong with it, or empty
 
   std::string_view group() const { return name.substr(0, name.find('.')); }
   std::string_view leaf() const { return name.substr(name.find('.') + 1); }
@@ -118,7 +119,8 @@ struct LoadedSettings {
 /// model::problems() and the split with model::balanced_split().
 ///
 /// `name` stands for the text in messages.
-LoadedSettings parse_settings(std::string_view text, const std::string& name, const std::vector<std::string>& overrides = {});
+LoadedSettings parse_settings(std::string_view text, const std::string& name,
+                              const std::vector<std::string>& overrides = {});
 
 /// The same from the file at `path`; from the defaults alone where there is no path.
 LoadedSettings load_settings(const std::optional<std::string>& path, const std::vector<std::string>& overrides = {});

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
@@ -10,8 +11,6 @@
 #include <limits>
 #include <set>
 #include <sstream>
-
-#include <unistd.h>
 
 #include "app/explain.h"
 #include "base/prng.h"
@@ -32,16 +31,20 @@ Value random_value(const Key& key, base::Prng& prng) {
            static_cast<std::int64_t>(prng.below(static_cast<std::uint64_t>(key.most - key.least) + 1));
   };
   switch (key.type) {
-    case ValueType::integer: return integer();
-    case ValueType::real: return key.least + prng.unit() * (key.most - key.least);
-    case ValueType::choice: return std::string(key.choices[prng.below(key.choices.size())]);
+    case ValueType::integer:
+      return integer();
+    case ValueType::real:
+      return key.least + prng.unit() * (key.most - key.least);
+    case ValueType::choice:
+      return std::string(key.choices[prng.below(key.choices.size())]);
     case ValueType::text:
       if (key.complaint && key.unit == "host:port") return std::string("[::1]:") + std::to_string(prng.below(65536));
       return std::string("a \"quoted\" \\ path\twith ü and \x7f #") + std::to_string(prng.next());
     case ValueType::layer_list:
       if (prng.below(2) == 0) return std::string("every");
       return std::vector<std::int64_t>{0, 1 + static_cast<std::int64_t>(prng.below(100))};
-    case ValueType::text_list: return std::vector<std::string>{"a.txt", "b \"c\".txt"};
+    case ValueType::text_list:
+      return std::vector<std::string>{"a.txt", "b \"c\".txt"};
   }
   return std::int64_t{0};
 }
@@ -63,7 +66,8 @@ TEST(Settings, defaults_are_the_laptop_run) {
   EXPECT_EQ(s.train.batch.tokens_per_step(), 2 * 128 * 8);
 }
 
-// Claim: each name is in the table once, has a titled group, a unit and a meaning, and its default is accepted by its own bounds.
+// Claim: each name is in the table once, has a titled group, a unit and a meaning, and its default is accepted by its
+// own bounds.
 TEST(Settings, the_table_describes_every_key) {
   std::set<std::string_view> names;
   const RunSettings defaults;
@@ -118,7 +122,8 @@ TEST(Settings, unknown_keys_get_the_nearest_name) {
   EXPECT_THAT(parse_settings("dim = 64\n", "my.toml").problems, ElementsAre(HasSubstr("did you mean model.dim?")));
 }
 
-// Claim: wrong types, ranges, enumerators and non-finite numbers each say place, expectation and what came; all in one go.
+// Claim: wrong types, ranges, enumerators and non-finite numbers each say place, expectation and what came; all in one
+// go.
 TEST(Settings, every_problem_is_reported_at_once) {
   const auto loaded = parse_settings(
       "[model]\n"
@@ -135,20 +140,20 @@ TEST(Settings, every_problem_is_reported_at_once) {
       "[data]\n"
       "text_files = [1]\n",
       "my.toml", {"batch.microbatches=99999", "nonsense"});
-  EXPECT_THAT(
-      loaded.problems,
-      ::testing::UnorderedElementsAre(
-          "my.toml:2: model.dim: expected an integer from 2 to 65536 (channels), got the text \"wide\"",
-          "my.toml:3: model.layers: expected an integer from 1 to 4096 (layers), got 4.0",
-          "my.toml:4: model.norm_eps: expected a number from 1e-12 to 0.1 (no unit), got nan",
-          "my.toml:5: model.cut_kind: expected one of \"none\", \"resbm\", got \"zip\"",
-          "my.toml:6: model.cut_after: expected \"every\" or a list of integers from 0 to 4094 (layers), got -1 among them",
-          "my.toml:8: schedule.peak_lr: expected a number from 0 to 10 (no unit), got inf",
-          "my.toml:9: schedule.steps: expected an integer from 1 to 1000000000 (steps), got 0",
-          AllOf(HasSubstr("my.toml:11: network.listen: expected a text (host:port)"), HasSubstr("no port")),
-          "my.toml:13: data.text_files: expected a list of texts (paths), got a list",
-          HasSubstr("--set batch.microbatches=99999: batch.microbatches: expected an integer from 1 to 4096"),
-          HasSubstr("--set nonsense: expected key=value")));
+  EXPECT_THAT(loaded.problems,
+              ::testing::UnorderedElementsAre(
+                  "my.toml:2: model.dim: expected an integer from 2 to 65536 (channels), got the text \"wide\"",
+                  "my.toml:3: model.layers: expected an integer from 1 to 4096 (layers), got 4.0",
+                  "my.toml:4: model.norm_eps: expected a number from 1e-12 to 0.1 (no unit), got nan",
+                  "my.toml:5: model.cut_kind: expected one of \"none\", \"resbm\", got \"zip\"",
+                  "my.toml:6: model.cut_after: expected \"every\" or a list of integers from 0 to 4094 (layers), got "
+                  "-1 among them",
+                  "my.toml:8: schedule.peak_lr: expected a number from 0 to 10 (no unit), got inf",
+                  "my.toml:9: schedule.steps: expected an integer from 1 to 1000000000 (steps), got 0",
+                  AllOf(HasSubstr("my.toml:11: network.listen: expected a text (host:port)"), HasSubstr("no port")),
+                  "my.toml:13: data.text_files: expected a list of texts (paths), got a list",
+                  HasSubstr("--set batch.microbatches=99999: batch.microbatches: expected an integer from 1 to 4096"),
+                  HasSubstr("--set nonsense: expected key=value")));
 }
 
 // Claim: what only the whole model shows is reported too: heads that do not divide, more stages than can be cut.
@@ -164,15 +169,18 @@ TEST(Settings, cut_after_every_follows_the_layers) {
   EXPECT_THAT(six.settings.train.model.cut_after, ElementsAre(0, 1, 2, 3, 4));
   const auto list = parse_settings("[model]\nlayers = 6\ncut_after = [2]\n[layout]\nstages = 2\n", "t");
   EXPECT_THAT(list.settings.train.model.cut_after, ElementsAre(2));
-  EXPECT_THAT(parse_settings("", "t", {"model.layers=2", "layout.stages=2", "model.cut_after=[0]"}).settings.train.model.cut_after,
+  EXPECT_THAT(parse_settings("", "t", {"model.layers=2", "layout.stages=2", "model.cut_after=[0]"})
+                  .settings.train.model.cut_after,
               ElementsAre(0));
 }
 
-// Claim: --set takes plain words where a shell would eat quotes, overrides the file, and cannot smuggle in a second key.
+// Claim: --set takes plain words where a shell would eat quotes, overrides the file, and cannot smuggle in a second
+// key.
 TEST(Settings, overrides_read_like_a_shell_writes_them) {
-  const auto loaded = parse_settings("[run]\ndir = \"a\"\n", "t",
-                                     {"run.dir=2024", "model.cut_kind=none", "optimizer.kind = nadam", "model.cut_after=every",
-                                      "data.text_files=my text.txt", "schedule.peak_lr=1e-3", "optimizer.weight_decay=0"});
+  const auto loaded =
+      parse_settings("[run]\ndir = \"a\"\n", "t",
+                     {"run.dir=2024", "model.cut_kind=none", "optimizer.kind = nadam", "model.cut_after=every",
+                      "data.text_files=my text.txt", "schedule.peak_lr=1e-3", "optimizer.weight_decay=0"});
   EXPECT_THAT(loaded.problems, IsEmpty());
   EXPECT_EQ(loaded.settings.run_dir, "2024");
   EXPECT_EQ(loaded.settings.train.model.cut_kind, model::CutKind::none);
@@ -205,7 +213,8 @@ TEST(Settings, extremes_do_not_overflow) {
     for (const char* key : {"model.seed", "schedule.steps", "network.join_deadline_s", "batch.sequences"})
       EXPECT_THAT(parse_settings("", "t", {std::string(key) + "=" + number}).problems, SizeIs(1)) << key << number;
   EXPECT_THAT(parse_settings("", "t",
-                             {"batch.sequences=4096", "batch.tokens=1048576", "batch.microbatches=4096", "schedule.steps=1000000000"})
+                             {"batch.sequences=4096", "batch.tokens=1048576", "batch.microbatches=4096",
+                              "schedule.steps=1000000000"})
                   .problems,
               ::testing::Contains(HasSubstr("2^60")));
 }

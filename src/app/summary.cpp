@@ -27,12 +27,14 @@ std::string verdict(const RunSummary& summary) {
 std::string boundary_rows(const RunSummary& summary) {
   std::string out;
   for (const BoundaryBytes& boundary : summary.boundaries) {
-    const double ratio = boundary.bytes == 0 ? 0 : static_cast<double>(boundary.bytes_without_cut) / static_cast<double>(boundary.bytes);
+    const double ratio =
+        boundary.bytes == 0 ? 0 : static_cast<double>(boundary.bytes_without_cut) / static_cast<double>(boundary.bytes);
     const auto per_step = static_cast<double>(boundary.bytes) * static_cast<double>(summary.microbatches_per_step);
-    out += row(fmt::format("after layer {}", boundary.after_layer),
-               fmt::format("{} a microbatch and direction, {} without the cut ({:.3g} to 1); {} a step",
-                           bytes_text(static_cast<double>(boundary.bytes)), bytes_text(static_cast<double>(boundary.bytes_without_cut)),
-                           ratio, bytes_text(2 * per_step)));
+    out +=
+        row(fmt::format("after layer {}", boundary.after_layer),
+            fmt::format("{} a microbatch and direction, {} without the cut ({:.3g} to 1); {} a step",
+                        bytes_text(static_cast<double>(boundary.bytes)),
+                        bytes_text(static_cast<double>(boundary.bytes_without_cut)), ratio, bytes_text(2 * per_step)));
   }
   return out;
 }
@@ -51,26 +53,31 @@ std::vector<BoundaryBytes> boundary_bytes(const model::TrainConfig& config, cons
 }
 
 std::string summary_text(const RunSummary& summary) {
-  std::string out = summary.finished ? fmt::format("\nThe run is finished: {} steps.\n", summary.steps)
-                                     : fmt::format("\nThe run is stopped after step {} of {}.\n", summary.step, summary.steps);
+  std::string out = summary.finished
+                        ? fmt::format("\nThe run is finished: {} steps.\n", summary.steps)
+                        : fmt::format("\nThe run is stopped after step {} of {}.\n", summary.step, summary.steps);
   out += loss_row("training loss", summary.train_loss);
   out += loss_row("validation loss", summary.validation_loss, verdict(summary));
   out += loss_row("corpus: unigram", summary.unigram_entropy);
   out += loss_row("corpus: bigram", summary.bigram_entropy);
   out += loss_row("corpus: trigram", summary.trigram_entropy);
   const double rate = summary.seconds > 0 ? static_cast<double>(summary.tokens) / summary.seconds : 0;
-  out += row("tokens", fmt::format("{} in {}: {} tokens/s", summary.tokens, duration_text(summary.seconds), count_text(rate)));
+  out += row("tokens",
+             fmt::format("{} in {}: {} tokens/s", summary.tokens, duration_text(summary.seconds), count_text(rate)));
   if (summary.workers_lost > 0 || summary.attempts_voided > 0)
-    out += row("disturbances", fmt::format("workers lost: {}, attempts begun again: {}; the losses are those of an undisturbed run",
-                                           summary.workers_lost, summary.attempts_voided));
+    out += row("disturbances",
+               fmt::format("workers lost: {}, attempts begun again: {}; the losses are those of an undisturbed run",
+                           summary.workers_lost, summary.attempts_voided));
   if (!summary.boundaries.empty()) {
     out += "What crosses between stages:\n";
     out += boundary_rows(summary);
   }
   out += row("run folder", printable(summary.run_dir));
   out += row("checkpoint", summary.checkpoint.empty() ? "none" : printable(summary.checkpoint));
-  if (!summary.continue_command.empty()) out += fmt::format("To continue it:\n  {}\n", printable(summary.continue_command));
-  if (!summary.generate_command.empty()) out += fmt::format("To let it write:\n  {}\n", printable(summary.generate_command));
+  if (!summary.continue_command.empty())
+    out += fmt::format("To continue it:\n  {}\n", printable(summary.continue_command));
+  if (!summary.generate_command.empty())
+    out += fmt::format("To let it write:\n  {}\n", printable(summary.generate_command));
   return out;
 }
 

@@ -17,8 +17,8 @@ namespace stagecoach::app {
 
 /// What one microbatch's tensor at one boundary weighs on the wire, per direction.
 struct BoundaryBytes {
-  std::int64_t after_layer = 0;     // the boundary lies between this layer and the next
-  std::uint64_t bytes = 0;          // as it is sent
+  std::int64_t after_layer = 0;         // the boundary lies between this layer and the next
+  std::uint64_t bytes = 0;              // as it is sent
   std::uint64_t bytes_without_cut = 0;  // as it would be at the model's full width
 };
 

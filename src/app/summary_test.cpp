@@ -40,12 +40,16 @@ TEST(Summary, boundary_bytes_are_arithmetic) {
 // Claim: all that the design wants at the end of a run is there.
 TEST(Summary, says_all_that_is_asked) {
   const std::string text = summary_text(laptop());
-  EXPECT_THAT(text, AllOf(HasSubstr("finished: 600 steps"), HasSubstr("validation loss   1.6000 nats/token  (below the trigram entropy)"),
+  EXPECT_THAT(text, AllOf(HasSubstr("finished: 600 steps"),
+                          HasSubstr("validation loss   1.6000 nats/token  (below the trigram entropy)"),
                           HasSubstr("corpus: unigram   3.1500"), HasSubstr("corpus: bigram    2.3140"),
                           HasSubstr("corpus: trigram   1.7320"), HasSubstr("1228800 in 5 min 07 s: 4.00k tokens/s")));
-  EXPECT_THAT(text, AllOf(HasSubstr("after layer 2     32.8 kB a microbatch and direction, 131 kB without the cut (4 to 1); 524 kB a step"),
-                          HasSubstr("runs/kjv/checkpoints/step-00000600"), HasSubstr("--resume runs/kjv\n"),
-                          HasSubstr("--prompt 'In the beginning'"), Not(HasSubstr("disturbances"))));
+  EXPECT_THAT(
+      text,
+      AllOf(HasSubstr(
+                "after layer 2     32.8 kB a microbatch and direction, 131 kB without the cut (4 to 1); 524 kB a step"),
+            HasSubstr("runs/kjv/checkpoints/step-00000600"), HasSubstr("--resume runs/kjv\n"),
+            HasSubstr("--prompt 'In the beginning'"), Not(HasSubstr("disturbances"))));
 }
 
 // Claim: a stopped run says so, leaves out what it does not know, and disturbances are counted.
@@ -53,8 +57,8 @@ TEST(Summary, a_stopped_run_says_so) {
   RunSummary s;
   s.step = 12, s.steps = 600, s.workers_lost = 1, s.attempts_voided = 1;
   const std::string text = summary_text(s);
-  EXPECT_THAT(text, AllOf(HasSubstr("stopped after step 12 of 600"), HasSubstr("checkpoint        none"), HasSubstr("workers lost: 1"),
-                          Not(HasSubstr("nats")), Not(HasSubstr("To continue"))));
+  EXPECT_THAT(text, AllOf(HasSubstr("stopped after step 12 of 600"), HasSubstr("checkpoint        none"),
+                          HasSubstr("workers lost: 1"), Not(HasSubstr("nats")), Not(HasSubstr("To continue"))));
 }
 
 // Claim: words come back from a shell as they were.

@@ -2,10 +2,10 @@
 
 #include "app/view.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/format.h>
 
 namespace stagecoach::app {
 namespace {
@@ -59,10 +59,13 @@ class Painter {
   std::string_view phase_colour() const {
     switch (status_.phase) {
       case Phase::training:
-      case Phase::finished: return "1;32";
+      case Phase::finished:
+        return "1;32";
       case Phase::recovering:
-      case Phase::stopped: return "1;31";
-      default: return "1;33";
+      case Phase::stopped:
+        return "1;31";
+      default:
+        return "1;33";
     }
   }
 
@@ -94,7 +97,8 @@ class Painter {
   }
 
   std::string progress_line() const {
-    const double fraction = status_.steps == 0 ? 0 : static_cast<double>(status_.step) / static_cast<double>(status_.steps);
+    const double fraction =
+        status_.steps == 0 ? 0 : static_cast<double>(status_.step) / static_cast<double>(status_.steps);
     const std::string percent = fmt::format("{:3.0f} %", std::floor(std::clamp(fraction, 0.0, 1.0) * 100));
     std::string right = fmt::format(" {}  step {} of {}", percent, status_.step, status_.steps);
     if (status_.eta_s && status_.phase != Phase::finished)
@@ -112,19 +116,24 @@ class Painter {
     return out;
   }
 
-  std::string loss_line(const std::string& label, const std::string& value, const std::vector<observe::LossPoint>& history) const {
+  std::string loss_line(const std::string& label, const std::string& value,
+                        const std::vector<observe::LossPoint>& history) const {
     const std::string left = fmt::format("{} {:>8} ", dim(label), value);
     const std::size_t used = width_of(left);
-    return left + colour("33", sparkline(history, options_.columns > used ? std::min<std::size_t>(options_.columns - used, 60) : 0,
-                                         options_));
+    return left +
+           colour("33",
+                  sparkline(history, options_.columns > used ? std::min<std::size_t>(options_.columns - used, 60) : 0,
+                            options_));
   }
 
   std::vector<std::string> stage_lines() const {
     std::vector<std::string> out;
     if (status_.stages.empty()) return out;
     const std::string_view busy = roomy() ? "busy            " : " busy";
-    out.push_back(dim(wide() ? fmt::format("{:>5}  {:<7}  {}  {:>5}  {:>10}  {:>10}  {}", "stage", "layers", busy, "queue", "in", "out", "who")
-                             : fmt::format("{:>5} {:>5} {:>6} {:>10} {:>10}  {}", "stage", "busy", "queue", "in", "out", "who")));
+    out.push_back(
+        dim(wide() ? fmt::format("{:>5}  {:<7}  {}  {:>5}  {:>10}  {:>10}  {}", "stage", "layers", busy, "queue", "in",
+                                 "out", "who")
+                   : fmt::format("{:>5} {:>5} {:>6} {:>10} {:>10}  {}", "stage", "busy", "queue", "in", "out", "who")));
     for (std::size_t i = 0; i < status_.stages.size(); ++i) out.push_back(stage_line(i, status_.stages[i]));
     return out;
   }
@@ -151,21 +160,24 @@ class Painter {
     }
     if (present > 0) busy /= static_cast<double>(present);
     if (who.empty()) who = colour("31", "nobody");
-    const std::string layers =
-        stage.end_layer == stage.first_layer + 1 ? fmt::format("{}", stage.first_layer)
-        : stage.end_layer > stage.first_layer    ? fmt::format("{}-{}", stage.first_layer, stage.end_layer - 1)
-                                                 : std::string("-");
+    const std::string layers = stage.end_layer == stage.first_layer + 1 ? fmt::format("{}", stage.first_layer)
+                               : stage.end_layer > stage.first_layer
+                                   ? fmt::format("{}-{}", stage.first_layer, stage.end_layer - 1)
+                                   : std::string("-");
     const std::string percent = fmt::format("{:3.0f} %", busy * 100);
     if (wide())
       return fmt::format("{:>5}  {}  {}{}  {:>5}  {:>10}  {:>10}  {}", index, padded(layers, 7, options_),
-                         roomy() ? bar(busy, 10, options_) + " " : "", percent, queue, bytes_per_s_text(in), bytes_per_s_text(out), who);
-    return fmt::format("{:>5} {} {:>6} {:>10} {:>10}  {}", index, percent, queue, bytes_per_s_text(in), bytes_per_s_text(out), who);
+                         roomy() ? bar(busy, 10, options_) + " " : "", percent, queue, bytes_per_s_text(in),
+                         bytes_per_s_text(out), who);
+    return fmt::format("{:>5} {} {:>6} {:>10} {:>10}  {}", index, percent, queue, bytes_per_s_text(in),
+                       bytes_per_s_text(out), who);
   }
 
   std::vector<std::string> wait_lines() const {
     std::vector<std::string> out;
     for (const auto& wait : status_.waits) {
-      std::string line = fmt::format("waits  {} for {}, {}", printable(wait.who), printable(wait.what_for), duration_text(wait.waiting_s));
+      std::string line = fmt::format("waits  {} for {}, {}", printable(wait.who), printable(wait.what_for),
+                                     duration_text(wait.waiting_s));
       if (!wait.reason.empty()) line += ": " + printable(wait.reason);
       out.push_back(colour("33", line));
     }
@@ -175,7 +187,8 @@ class Painter {
   std::vector<std::string> event_lines() const {
     std::vector<std::string> out;
     const std::size_t most = options_.rows == 0 ? 10 : 5;
-    for (std::size_t i = status_.events.size() > most ? status_.events.size() - most : 0; i < status_.events.size(); ++i)
+    for (std::size_t i = status_.events.size() > most ? status_.events.size() - most : 0; i < status_.events.size();
+         ++i)
       out.push_back(dim(fmt::format("{} {}", dash(), printable(status_.events[i]))));
     return out;
   }
@@ -211,8 +224,8 @@ std::vector<std::string> PlainView::lines(const RunStatus& status) {
   if (phase != last_phase_) out.push_back(phase);
   last_phase_ = phase;
 
-  const bool due = status.step != last_step_ && (status.step / print_every_ != last_step_ / print_every_ || status.step == status.steps ||
-                                                 status.step < last_step_);
+  const bool due = status.step != last_step_ && (status.step / print_every_ != last_step_ / print_every_ ||
+                                                 status.step == status.steps || status.step < last_step_);
   if (due) {
     std::string line = fmt::format("step {}/{}", status.step, status.steps);
     if (status.train_loss) line += fmt::format("  loss {:.4f}", *status.train_loss);
@@ -222,7 +235,8 @@ std::vector<std::string> PlainView::lines(const RunStatus& status) {
     last_step_ = status.step;
   }
   if (status.validation_loss && (!validated_ || status.validation_loss->step != last_validation_step_)) {
-    out.push_back(fmt::format("validation loss after step {}: {:.4f}", status.validation_loss->step, status.validation_loss->nats_per_token));
+    out.push_back(fmt::format("validation loss after step {}: {:.4f}", status.validation_loss->step,
+                              status.validation_loss->nats_per_token));
     last_validation_step_ = status.validation_loss->step;
     validated_ = true;
   }

@@ -3,7 +3,8 @@
 // In:      RunStatus; the size of the terminal.
 // Out:     text; TerminalView also writes it.
 // Thread:  one; the caller's.
-// Why:     what is shown is a pure function of the status, so that it is tested as a string and can be drawn from any machine.
+// Why:     what is shown is a pure function of the status, so that it is tested as a string and can be drawn from any
+// machine.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 
 namespace stagecoach::app {
 
-/// The status as lines of at most `options.columns` columns and, where rows is not 0, at most so many lines: stages beyond are
-/// counted, then events, waits and curves give way. Columns under 60 show less of each row.
+/// The status as lines of at most `options.columns` columns and, where rows is not 0, at most so many lines: stages
+/// beyond are counted, then events, waits and curves give way. Columns under 60 show less of each row.
 ///
 /// units: losses in nats per token
 std::vector<std::string> render_lines(const observe::RunStatus& status, const ViewOptions& options);
@@ -24,7 +25,8 @@ std::vector<std::string> render_lines(const observe::RunStatus& status, const Vi
 /// The same as one text, a newline after each line: what `stagecoach status` prints.
 std::string render_text(const observe::RunStatus& status, const ViewOptions& options);
 
-/// Progress as lines for a file or a pipe: one whenever the phase or its reason changes, one per event, one per `print_every` steps.
+/// Progress as lines for a file or a pipe: one whenever the phase or its reason changes, one per event, one per
+/// `print_every` steps.
 class PlainView {
  public:
   explicit PlainView(std::uint64_t print_every) : print_every_(print_every == 0 ? 1 : print_every) {}
@@ -80,8 +82,8 @@ class TerminalView {
   std::vector<std::string> picture_;
 };
 
-/// The size and abilities of the terminal behind `descriptor`: 80 × 24 without one. Colour unless NO_COLOR is set or TERM is dumb;
-/// block characters where the locale's variables name UTF-8.
+/// The size and abilities of the terminal behind `descriptor`: 80 × 24 without one. Colour unless NO_COLOR is set or
+/// TERM is dumb; block characters where the locale's variables name UTF-8.
 ViewOptions terminal_options(int descriptor);
 
 }  // namespace stagecoach::app

@@ -1,15 +1,14 @@
 // TerminalView: the only part of the view that knows a descriptor.
 
-#include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
-
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 
 #include "app/view.h"
 
@@ -72,7 +71,8 @@ void TerminalView::draw(const std::vector<std::string>& lines, const ViewOptions
   if (!cursor_hidden_) text += "\x1b[?25l";
   cursor_hidden_ = true;
   if (!picture_.empty()) {
-    // After a resize the terminal has wrapped the old lines anew: their places are unknown, only a clean screen is certain.
+    // After a resize the terminal has wrapped the old lines anew: their places are unknown, only a clean screen is
+    // certain.
     if (resized)
       text += "\x1b[2J\x1b[H";
     else

@@ -1,15 +1,13 @@
 #include "app/view.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <limits>
-
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <fmt/format.h>
 
 #include "base/prng.h"
 
@@ -35,7 +33,8 @@ RunStatus laptop() {
   s.attempt = 2, s.step = 150, s.steps = 600;
   s.train_loss = 2.3456, s.train_loss_smoothed = 2.4;
   s.validation_loss = observe::LossPoint{100, 2.5};
-  for (std::uint64_t step = 1; step <= 150; ++step) observe::add_point(s.train_history, {step, 5.5 - 0.02 * static_cast<double>(step)});
+  for (std::uint64_t step = 1; step <= 150; ++step)
+    observe::add_point(s.train_history, {step, 5.5 - 0.02 * static_cast<double>(step)});
   s.validation_history = {{0, 5.545}, {100, 2.5}};
   s.tokens = 307'200, s.tokens_per_s = 3456, s.elapsed_s = 89, s.eta_s = 267;
   for (std::uint64_t i = 0; i < 4; ++i) {
@@ -58,17 +57,20 @@ RunStatus laptop() {
 
 ViewOptions size(std::size_t columns, std::size_t rows) { return {.columns = columns, .rows = rows}; }
 
-// Claim: the screen holds what the design lists: progress with time left, both losses with curves, tokens/s, and per stage layers,
-// busy, queue, traffic and names; then events.
+// Claim: the screen holds what the design lists: progress with time left, both losses with curves, tokens/s, and per
+// stage layers, busy, queue, traffic and names; then events.
 TEST(View, shows_all_that_a_user_watches) {
   const std::string text = render_text(laptop(), size(100, 30));
-  EXPECT_THAT(text, AllOf(HasSubstr("kjv  training"), HasSubstr("25 %  step 150 of 600  4 min 27 s left"), HasSubstr("3.46k tokens/s"),
-                          HasSubstr("307k tokens")));
-  EXPECT_THAT(text, AllOf(HasSubstr("train        2.4000 █"), HasSubstr("validation   2.5000 █▁"), HasSubstr("checkpoint of step 100")));
-  EXPECT_THAT(text, AllOf(HasSubstr("70 %      2    200 kB/s   2.00 MB/s  ab12cd30 ab12cd31"), HasSubstr("— worker ab12cd00 joined")));
+  EXPECT_THAT(text, AllOf(HasSubstr("kjv  training"), HasSubstr("25 %  step 150 of 600  4 min 27 s left"),
+                          HasSubstr("3.46k tokens/s"), HasSubstr("307k tokens")));
+  EXPECT_THAT(text, AllOf(HasSubstr("train        2.4000 █"), HasSubstr("validation   2.5000 █▁"),
+                          HasSubstr("checkpoint of step 100")));
+  EXPECT_THAT(text, AllOf(HasSubstr("70 %      2    200 kB/s   2.00 MB/s  ab12cd30 ab12cd31"),
+                          HasSubstr("— worker ab12cd00 joined")));
 }
 
-// Claim: whatever the size, no line is wider than the terminal and there are not more lines than rows; the title is always there.
+// Claim: whatever the size, no line is wider than the terminal and there are not more lines than rows; the title is
+// always there.
 TEST(View, fits_every_size) {
   RunStatus status = laptop();
   status.stages.resize(40, status.stages[0]);
@@ -88,7 +90,9 @@ TEST(View, fits_every_size) {
 // Claim: at 60 columns each stage still shows busy, queue, traffic and its first member.
 TEST(View, sixty_columns_show_every_stage) {
   const auto lines = render_lines(laptop(), size(60, 24));
-  EXPECT_EQ(std::count_if(lines.begin(), lines.end(), [](const std::string& l) { return l.find("70 %      2   200 kB/s  2.00 MB/s") != l.npos; }), 4)
+  EXPECT_EQ(std::count_if(lines.begin(), lines.end(),
+                          [](const std::string& l) { return l.find("70 %      2   200 kB/s  2.00 MB/s") != l.npos; }),
+            4)
       << ::testing::PrintToString(lines);
   EXPECT_THAT(lines, Contains(HasSubstr("ab12cd00")));
 }
@@ -106,7 +110,8 @@ TEST(View, lost_members_are_named) {
   status.stages[0].members[1].state = MemberState::lost;
   status.stages[1].members.clear();
   const std::string text = render_text(status, size(100, 0));
-  EXPECT_THAT(text, AllOf(HasSubstr("50 %      1    100 kB/s   1.00 MB/s  ab12cd00 ab12cd01(lost)"), HasSubstr("nobody")));
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("50 %      1    100 kB/s   1.00 MB/s  ab12cd00 ab12cd01(lost)"), HasSubstr("nobody")));
 }
 
 // Claim: an empty status, and numbers that are none, draw without a crash; nothing says "nan" or "inf".
@@ -124,7 +129,9 @@ TEST(View, empty_and_odd_numbers_draw) {
 // Claim: text from peers cannot move the cursor, colour the screen, break the line or turn the reading direction.
 TEST(View, hostile_text_is_defused) {
   RunStatus status = laptop();
-  const std::string evil = "x\x1b[2J\x1b]0;t\x07\r\n\t\x9b" "1m\xe2\x80\xae\xff";
+  const std::string evil =
+      "x\x1b[2J\x1b]0;t\x07\r\n\t\x9b"
+      "1m\xe2\x80\xae\xff";
   status.name = status.reason = status.stages[0].members[0].peer = evil;
   status.events = {evil};
   status.waits = {{evil, evil, 1, evil}};
@@ -206,7 +213,8 @@ TEST(PlainView, prints_what_is_new_once) {
   s.step = 19;
   EXPECT_THAT(view.lines(s), IsEmpty());
   s.step = 20, s.eta_s = 5.0, s.validation_loss = observe::LossPoint{20, 2.25};
-  EXPECT_THAT(view.lines(s), ElementsAre("step 20/30  loss 2.5000  2.00k tokens/s  5.0 s left", "validation loss after step 20: 2.2500"));
+  EXPECT_THAT(view.lines(s), ElementsAre("step 20/30  loss 2.5000  2.00k tokens/s  5.0 s left",
+                                         "validation loss after step 20: 2.2500"));
   EXPECT_THAT(view.lines(s), IsEmpty());
   s.step = 30;
   EXPECT_THAT(view.lines(s), ElementsAre(HasSubstr("step 30/30")));
@@ -215,11 +223,13 @@ TEST(PlainView, prints_what_is_new_once) {
 std::string drained(int descriptor) {
   std::string out;
   char buffer[4096];
-  for (ssize_t n = 0; (n = ::read(descriptor, buffer, sizeof buffer)) > 0;) out.append(buffer, static_cast<std::size_t>(n));
+  for (ssize_t n = 0; (n = ::read(descriptor, buffer, sizeof buffer)) > 0;)
+    out.append(buffer, static_cast<std::size_t>(n));
   return out;
 }
 
-// Claim: into a pipe the view writes plain lines without a single escape, and a pipe whose reader is gone does not end the process.
+// Claim: into a pipe the view writes plain lines without a single escape, and a pipe whose reader is gone does not end
+// the process.
 TEST(TerminalView, a_pipe_gets_plain_lines) {
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
@@ -235,10 +245,12 @@ TEST(TerminalView, a_pipe_gets_plain_lines) {
   ::close(ends[0]);
 }
 
-// Claim: in a terminal the second picture begins where the first did, the cursor is hidden once and shown again at the end.
+// Claim: in a terminal the second picture begins where the first did, the cursor is hidden once and shown again at the
+// end.
 TEST(TerminalView, a_terminal_is_drawn_in_place_and_restored) {
   const int controller = ::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-  if (controller < 0 || ::grantpt(controller) != 0 || ::unlockpt(controller) != 0) GTEST_SKIP() << "no pseudo-terminal here";
+  if (controller < 0 || ::grantpt(controller) != 0 || ::unlockpt(controller) != 0)
+    GTEST_SKIP() << "no pseudo-terminal here";
   const int terminal = ::open(::ptsname(controller), O_RDWR | O_NOCTTY | O_CLOEXEC);
   ASSERT_GE(terminal, 0);
   ASSERT_EQ(::setenv("TERM", "xterm-256color", 1), 0);

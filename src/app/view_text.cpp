@@ -1,11 +1,11 @@
 #include "app/view_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
-
-#include <fmt/format.h>
 
 namespace stagecoach::app {
 namespace {
@@ -38,7 +38,8 @@ bool moves_or_hides(std::uint32_t c) {
 
 std::size_t columns_of(std::uint32_t c) {
   const bool wide = (c >= 0x1100 && c < 0x1160) || (c >= 0x2e80 && c < 0xa4d0) || (c >= 0xac00 && c < 0xd7a4) ||
-                    (c >= 0xf900 && c < 0xfb00) || (c >= 0xfe30 && c < 0xfe70) || (c >= 0xff00 && c < 0xff61) || c >= 0x1f000;
+                    (c >= 0xf900 && c < 0xfb00) || (c >= 0xfe30 && c < 0xfe70) || (c >= 0xff00 && c < 0xff61) ||
+                    c >= 0x1f000;
   return wide ? 2 : 1;
 }
 

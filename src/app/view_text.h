@@ -2,7 +2,8 @@
 //
 // In:      values, and text from peers and files. Out: text without control characters, of a known width.
 // Thread:  any; pure functions.
-// Why:     a peer's name or reason must not move the cursor or change colours; every string passes printable() here first.
+// Why:     a peer's name or reason must not move the cursor or change colours; every string passes printable() here
+// first.
 #pragma once
 
 #include <cstddef>
@@ -29,8 +30,8 @@ std::string printable(std::string_view text);
 /// Columns a printable text takes, colour sequences not counted; wide scripts count two a character.
 std::size_t width_of(std::string_view text);
 
-/// At most `columns` columns of a printable text, with "…" (or "~") as the last where something was cut off. Colour sequences are
-/// kept whole and switched off at the cut.
+/// At most `columns` columns of a printable text, with "…" (or "~") as the last where something was cut off. Colour
+/// sequences are kept whole and switched off at the cut.
 std::string clipped(std::string_view text, std::size_t columns, const ViewOptions& options);
 
 /// clipped(), then filled with spaces up to `columns`.

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-
 #include <nlohmann/json.hpp>
 
 #include "observe/json_reader.h"
@@ -16,9 +15,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kFieldTextBytesMax = 4096;
-constexpr std::array<std::string_view, 9> kKindNames = {"run_started",    "worker_joined",  "worker_lost",
-                                                        "view",           "attempt_opened", "step_committed",
-                                                        "evaluated",      "checkpoint_written", "run_finished"};
+constexpr std::array<std::string_view, 9> kKindNames = {"run_started", "worker_joined",      "worker_lost",
+                                                        "view",        "attempt_opened",     "step_committed",
+                                                        "evaluated",   "checkpoint_written", "run_finished"};
 
 Json json_of(const FieldValue& value, std::size_t text_bytes_max) {
   if (const auto* number = std::get_if<double>(&value)) return std::isfinite(*number) ? Json(*number) : Json(nullptr);
@@ -68,7 +67,11 @@ std::string bits_of(double value) {
 Event step_committed(std::int64_t unix_ms, std::uint64_t step, std::uint64_t attempt, double loss, double global_norm) {
   return {unix_ms,
           EventKind::step_committed,
-          {{"step", step}, {"attempt", attempt}, {"loss", loss}, {"loss_bits", bits_of(loss)}, {"global_norm", global_norm}}};
+          {{"step", step},
+           {"attempt", attempt},
+           {"loss", loss},
+           {"loss_bits", bits_of(loss)},
+           {"global_norm", global_norm}}};
 }
 
 Event evaluated(std::int64_t unix_ms, std::uint64_t step, double loss) {
@@ -96,7 +99,8 @@ base::Result<Event> parse_event(std::string_view line) {
   using base::ErrorCode;
   if (line.size() > kEventLineBytesMax) return Error{ErrorCode::too_large, "event: the line is too long"};
   const Json node = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!node.is_object() || node.size() > kEventFieldsMax + 2) return Error{ErrorCode::corrupt, "event: not an object of few fields"};
+  if (!node.is_object() || node.size() > kEventFieldsMax + 2)
+    return Error{ErrorCode::corrupt, "event: not an object of few fields"};
   const auto time = node.find("time_ms");
   const auto kind = node.find("kind");
   if (time == node.end() || !time->is_number_integer() || kind == node.end() || !kind->is_string())
@@ -119,15 +123,24 @@ std::string describe(const Event& event) {
     return value == nullptr ? std::string("?") : text_of(*value);
   };
   switch (event.kind) {
-    case EventKind::run_started: return "run " + field("name") + " started at step " + field("step") + " of " + field("steps");
-    case EventKind::worker_joined: return "worker " + field("peer") + " joined stage " + field("stage") + " from " + field("address");
-    case EventKind::worker_lost: return "worker " + field("peer") + " of stage " + field("stage") + " was lost: " + field("reason");
-    case EventKind::view: return "stage " + field("stage") + " has view " + field("number") + ": " + field("members");
-    case EventKind::attempt_opened: return "attempt " + field("attempt") + " of step " + field("step") + ": " + field("reason");
-    case EventKind::step_committed: return "step " + field("step") + " committed: loss " + field("loss");
-    case EventKind::evaluated: return "validation loss after step " + field("step") + ": " + field("loss");
-    case EventKind::checkpoint_written: return "checkpoint of step " + field("step") + " written: " + field("path");
-    case EventKind::run_finished: return "run ended after step " + field("step") + ": " + field("reason");
+    case EventKind::run_started:
+      return "run " + field("name") + " started at step " + field("step") + " of " + field("steps");
+    case EventKind::worker_joined:
+      return "worker " + field("peer") + " joined stage " + field("stage") + " from " + field("address");
+    case EventKind::worker_lost:
+      return "worker " + field("peer") + " of stage " + field("stage") + " was lost: " + field("reason");
+    case EventKind::view:
+      return "stage " + field("stage") + " has view " + field("number") + ": " + field("members");
+    case EventKind::attempt_opened:
+      return "attempt " + field("attempt") + " of step " + field("step") + ": " + field("reason");
+    case EventKind::step_committed:
+      return "step " + field("step") + " committed: loss " + field("loss");
+    case EventKind::evaluated:
+      return "validation loss after step " + field("step") + ": " + field("loss");
+    case EventKind::checkpoint_written:
+      return "checkpoint of step " + field("step") + " written: " + field("path");
+    case EventKind::run_finished:
+      return "run ended after step " + field("step") + ": " + field("reason");
   }
   return "";
 }

@@ -57,9 +57,9 @@ Event step_committed(std::int64_t unix_ms, std::uint64_t step, std::uint64_t att
 /// `step`: whose weights were measured.
 Event evaluated(std::int64_t unix_ms, std::uint64_t step, double loss);
 
-/// One line without its newline: {"time_ms":…,"kind":"…",fields in their order}. A number that is not finite becomes null, bytes
-/// that are no UTF-8 are replaced, strings beyond 4 KiB are cut, and shorter
-/// where the line would pass kEventLineBytesMax: the line always reads back.
+/// One line without its newline: {"time_ms":…,"kind":"…",fields in their order}. A number that is not finite becomes
+/// null, bytes that are no UTF-8 are replaced, strings beyond 4 KiB are cut, and shorter where the line would pass
+/// kEventLineBytesMax: the line always reads back.
 std::string to_line(const Event& event);
 
 /// Reads a line; fields come in the order of the line, null fields are left out, integers from 0 on come as uint64.
@@ -77,7 +77,8 @@ struct ReadEvents {
 /// errors: not_found · io_error
 base::Result<ReadEvents> read_events(const std::string& path);
 
-/// Appends events to a file. Lines gather in a buffer of `buffer_bytes_max`; whole lines only are written, each flush with one write.
+/// Appends events to a file. Lines gather in a buffer of `buffer_bytes_max`; whole lines only are written, each flush
+/// with one write.
 ///
 /// owns: the file descriptor. Destruction flushes and drops what cannot be written.
 class EventLog {

@@ -1,11 +1,11 @@
 // The file behind EventLog: whole lines, appended.
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "observe/event.h"
 
@@ -14,8 +14,9 @@ namespace {
 
 base::Error system_error(const std::string& path, int reason) {
   const bool full = reason == ENOSPC || reason == EDQUOT || reason == EFBIG;
-  return {full ? base::ErrorCode::out_of_space : base::ErrorCode::io_error,
-          "event log " + path + ": " + std::strerror(reason) + (full ? "; free some space, nothing written was lost" : "")};
+  return {
+      full ? base::ErrorCode::out_of_space : base::ErrorCode::io_error,
+      "event log " + path + ": " + std::strerror(reason) + (full ? "; free some space, nothing written was lost" : "")};
 }
 
 /// True where the file is not empty and its last byte is no newline.

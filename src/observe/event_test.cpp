@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
@@ -9,9 +11,6 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
-
-#include <sys/resource.h>
-#include <unistd.h>
 
 namespace stagecoach::observe {
 namespace {
@@ -52,7 +51,8 @@ TEST(Event, a_line_is_stable_and_reads_back) {
 // Claim: every kind's name reads back as that kind.
 TEST(Event, every_kind_reads_back) {
   for (int i = 0; i <= static_cast<int>(EventKind::run_finished); ++i) {
-    const Event event{1, static_cast<EventKind>(i), {{"reason", std::string("q\"\n")}, {"flag", true}, {"less", std::int64_t{-3}}}};
+    const Event event{
+        1, static_cast<EventKind>(i), {{"reason", std::string("q\"\n")}, {"flag", true}, {"less", std::int64_t{-3}}}};
     const auto read = parse_event(to_line(event));
     ASSERT_TRUE(read.ok());
     EXPECT_EQ(read.value(), event);
@@ -81,8 +81,8 @@ TEST(Event, long_lines_are_cut) {
 
 // Claim: what is no event is refused without a throw.
 TEST(Event, bad_lines_are_refused) {
-  for (const char* line : {"", "{", "[]", "{}", R"({"time_ms":1})", R"({"time_ms":"1","kind":"view"})", R"({"time_ms":1,"kind":"x"})",
-                           R"({"time_ms":1.5,"kind":"view"})"})
+  for (const char* line : {"", "{", "[]", "{}", R"({"time_ms":1})", R"({"time_ms":"1","kind":"view"})",
+                           R"({"time_ms":1,"kind":"x"})", R"({"time_ms":1.5,"kind":"view"})"})
     EXPECT_FALSE(parse_event(line).ok()) << line;
   EXPECT_EQ(parse_event(std::string(kEventLineBytesMax + 1, ' ')).error().code, base::ErrorCode::too_large);
 }
@@ -119,7 +119,8 @@ TEST(EventLog, a_torn_line_spoils_only_itself) {
   EXPECT_EQ(read->events[1], evaluated(2, 2, 1.0));
 }
 
-// Claim: a disk without space is out_of_space, the buffer keeps what was not written, and it goes out once there is space.
+// Claim: a disk without space is out_of_space, the buffer keeps what was not written, and it goes out once there is
+// space.
 TEST(EventLog, a_full_disk_loses_nothing_that_was_taken) {
   const std::string path = fresh_path("full");
   rlimit before{};

@@ -51,7 +51,8 @@ std::int64_t ObjectReader::integer(const char* name) {
   if (value == nullptr) return 0;
   if (value->is_number_unsigned()) {
     const std::uint64_t number = *value->get_ptr<const json::number_unsigned_t*>();
-    if (number <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return static_cast<std::int64_t>(number);
+    if (number <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      return static_cast<std::int64_t>(number);
   } else if (value->is_number_integer()) {
     return *value->get_ptr<const json::number_integer_t*>();
   }

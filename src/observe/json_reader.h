@@ -7,18 +7,18 @@
 
 #include <cmath>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "base/result.h"
 
 namespace stagecoach::observe {
 
-/// JSON text as a document. The depth of what strangers nest is bounded by `bytes_max`; nlohmann neither parses nor frees recursively.
+/// JSON text as a document. The depth of what strangers nest is bounded by `bytes_max`; nlohmann neither parses nor
+/// frees recursively.
 ///
 /// errors: too_large  longer than bytes_max · corrupt  not one JSON object
 base::Result<nlohmann::json> parse_object(std::string_view text, std::size_t bytes_max, std::string_view what);

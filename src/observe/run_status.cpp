@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-
 #include <nlohmann/json.hpp>
 
 #include "observe/json_reader.h"
@@ -26,7 +25,8 @@ json finite(const std::optional<double>& value) { return value ? finite(*value) 
 /// Rates and times: what is not a number of at least 0 says nothing, and 0 says that.
 double amount(double value) { return std::isfinite(value) && value > 0 ? value : 0; }
 
-/// A prefix of at most kTextBytesMax bytes. Replacing bytes that are no UTF-8 may triple a text, so such bytes count three.
+/// A prefix of at most kTextBytesMax bytes. Replacing bytes that are no UTF-8 may triple a text, so such bytes count
+/// three.
 std::string bounded(const std::string& text) {
   std::size_t cost = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -40,7 +40,8 @@ std::string bounded(const std::string& text) {
 template <class T, class Convert>
 json newest(const std::vector<T>& list, std::size_t most, Convert convert) {
   json out = json::array();
-  for (std::size_t i = list.size() > most ? list.size() - most : 0; i < list.size(); ++i) out.push_back(convert(list[i]));
+  for (std::size_t i = list.size() > most ? list.size() - most : 0; i < list.size(); ++i)
+    out.push_back(convert(list[i]));
   return out;
 }
 
@@ -77,8 +78,10 @@ json json_of(const MemberStatus& member) {
 
 json json_of(const StageStatus& stage) {
   json members = json::array();
-  for (std::size_t i = 0; i < stage.members.size() && i < kMembersMax; ++i) members.push_back(json_of(stage.members[i]));
-  return {{"view", stage.view}, {"first_layer", stage.first_layer}, {"end_layer", stage.end_layer}, {"members", members}};
+  for (std::size_t i = 0; i < stage.members.size() && i < kMembersMax; ++i)
+    members.push_back(json_of(stage.members[i]));
+  return {
+      {"view", stage.view}, {"first_layer", stage.first_layer}, {"end_layer", stage.end_layer}, {"members", members}};
 }
 
 json json_of(const Wait& wait) {
@@ -88,7 +91,9 @@ json json_of(const Wait& wait) {
           {"reason", bounded(wait.reason)}};
 }
 
-LossPoint read_point(ObjectReader& in) { return {in.unsigned_integer("step"), in.number("nats_per_token", -kHuge, kHuge)}; }
+LossPoint read_point(ObjectReader& in) {
+  return {in.unsigned_integer("step"), in.number("nats_per_token", -kHuge, kHuge)};
+}
 
 MemberStatus read_member(ObjectReader& in) {
   MemberStatus out;
@@ -136,7 +141,8 @@ RunStatus read_status(ObjectReader& in) {
   out.train_loss_smoothed = in.optional_number("train_loss_smoothed", -kHuge, kHuge);
   in.optional_object("validation_loss", [&](ObjectReader& point) { out.validation_loss = read_point(point); });
   in.list("train_history", kHistoryMax, [&](ObjectReader& point) { out.train_history.push_back(read_point(point)); });
-  in.list("validation_history", kHistoryMax, [&](ObjectReader& point) { out.validation_history.push_back(read_point(point)); });
+  in.list("validation_history", kHistoryMax,
+          [&](ObjectReader& point) { out.validation_history.push_back(read_point(point)); });
   out.tokens = in.unsigned_integer("tokens");
   out.tokens_per_s = in.number("tokens_per_s", 0, kHuge);
   out.eta_s = in.optional_number("eta_s", 0, kHuge);
@@ -144,8 +150,8 @@ RunStatus read_status(ObjectReader& in) {
   out.started_unix_ms = in.integer("started_unix_ms");
   in.list("stages", kStagesMax, [&](ObjectReader& stage) { out.stages.push_back(read_stage(stage)); });
   in.list("waits", kWaitsMax, [&](ObjectReader& wait) {
-    out.waits.push_back({wait.text("who", kTextBytesMax), wait.text("what_for", kTextBytesMax), wait.number("waiting_s", 0, kHuge),
-                         wait.text("reason", kTextBytesMax)});
+    out.waits.push_back({wait.text("who", kTextBytesMax), wait.text("what_for", kTextBytesMax),
+                         wait.number("waiting_s", 0, kHuge), wait.text("reason", kTextBytesMax)});
   });
   out.events = in.texts("events", kEventsMax, kTextBytesMax);
   in.optional_object("checkpoint", [&](ObjectReader& checkpoint) {
@@ -203,7 +209,8 @@ std::string to_json(const RunStatus& status) {
       {"events", newest(status.events, kEventsMax, [](const std::string& line) { return json(bounded(line)); })},
       {"checkpoint", nullptr},
   };
-  if (status.checkpoint) document["checkpoint"] = {{"step", status.checkpoint->step}, {"path", bounded(status.checkpoint->path)}};
+  if (status.checkpoint)
+    document["checkpoint"] = {{"step", status.checkpoint->step}, {"path", bounded(status.checkpoint->path)}};
   return document.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -214,7 +221,8 @@ base::Result<RunStatus> status_from_json(std::string_view text) {
   ObjectReader in(*document, "", problem);
   const std::uint64_t format = in.unsigned_integer("format");
   if (!problem.error && format != kFormat)
-    in.fail(base::ErrorCode::corrupt, "format", "is " + std::to_string(format) + ", this program reads " + std::to_string(kFormat));
+    in.fail(base::ErrorCode::corrupt, "format",
+            "is " + std::to_string(format) + ", this program reads " + std::to_string(kFormat));
   RunStatus status = read_status(in);
   if (problem.error) return problem.error->within("status");
   return status;

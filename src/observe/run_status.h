@@ -19,15 +19,15 @@ namespace stagecoach::observe {
 /// Bounds of one status: what lies beyond is left out when writing and refused when reading.
 inline constexpr std::size_t kStatusTextBytesMax = 16u << 20;
 inline constexpr std::size_t kStagesMax = 1024;
-inline constexpr std::size_t kMembersMax = 256;    // of one stage
+inline constexpr std::size_t kMembersMax = 256;  // of one stage
 inline constexpr std::size_t kWaitsMax = 256;
 inline constexpr std::size_t kEventsMax = 64;
-inline constexpr std::size_t kHistoryMax = 256;    // points of one curve
-inline constexpr std::size_t kTextBytesMax = 1024; // of one string
+inline constexpr std::size_t kHistoryMax = 256;     // points of one curve
+inline constexpr std::size_t kTextBytesMax = 1024;  // of one string
 
 enum class Phase : std::uint8_t {
-  starting,    // the process prepares: shards, address, folder
-  gathering,   // not all workers have joined
+  starting,   // the process prepares: shards, address, folder
+  gathering,  // not all workers have joined
   training,
   recovering,  // an attempt was voided; its successor has not begun
   saving,      // a checkpoint is being written and nothing else happens
@@ -41,7 +41,7 @@ enum class MemberState : std::uint8_t {
   loading,  // fetches weights
   ready,    // in the view, without work
   working,
-  lost,     // evicted or gone; stays in the list for a while so that one can see it
+  lost,  // evicted or gone; stays in the list for a while so that one can see it
 };
 std::string_view to_string(MemberState state);
 
@@ -109,33 +109,35 @@ struct RunStatus {
   std::string reason;  // "5 of 8 workers have joined", "attempt 3: worker ab12cd34 was lost"
   std::uint64_t term = 0;
   std::uint64_t attempt = 0;
-  std::uint64_t step = 0;   // last committed
-  std::uint64_t steps = 0;  // of the whole run
-  std::optional<double> train_loss;           // nats per token, of the last committed step
+  std::uint64_t step = 0;            // last committed
+  std::uint64_t steps = 0;           // of the whole run
+  std::optional<double> train_loss;  // nats per token, of the last committed step
   std::optional<double> train_loss_smoothed;
   std::optional<LossPoint> validation_loss;   // the newest; its step is the one whose weights were measured
   std::vector<LossPoint> train_history;       // oldest first
   std::vector<LossPoint> validation_history;  // oldest first
-  std::uint64_t tokens = 0;  // trained on in committed steps, repeats not counted
-  double tokens_per_s = 0;   // recent
+  std::uint64_t tokens = 0;                   // trained on in committed steps, repeats not counted
+  double tokens_per_s = 0;                    // recent
   std::optional<double> eta_s;
-  double elapsed_s = 0;            // of this start of the coordinator
+  double elapsed_s = 0;  // of this start of the coordinator
   std::int64_t started_unix_ms = 0;
   std::vector<StageStatus> stages;
   std::vector<Wait> waits;
-  std::vector<std::string> events;  // oldest first
+  std::vector<std::string> events;             // oldest first
   std::optional<CheckpointStatus> checkpoint;  // newest complete
   bool operator==(const RunStatus&) const = default;
 };
 
-/// Appends a point; beyond kHistoryMax every second one but the newest is dropped, so that the curve stays whole and gets coarser.
+/// Appends a point; beyond kHistoryMax every second one but the newest is dropped, so that the curve stays whole and
+/// gets coarser.
 void add_point(std::vector<LossPoint>& history, LossPoint point);
 
 /// Appends an event line; beyond kEventsMax the oldest goes.
 void add_event(RunStatus& status, std::string line);
 
-/// One JSON object in one line (docs/formats/status.md). Lists and strings beyond the bounds are cut, keeping the newest; numbers
-/// that are not finite become null or 0; bytes that are no UTF-8 are replaced: the text always reads back.
+/// One JSON object in one line (docs/formats/status.md). Lists and strings beyond the bounds are cut, keeping the
+/// newest; numbers that are not finite become null or 0; bytes that are no UTF-8 are replaced: the text always reads
+/// back.
 std::string to_json(const RunStatus& status);
 
 /// Reads what to_json() writes. Unknown fields are passed over, so that an older program reads a newer one's status.

@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     CHECK(again.ok(), "a status that was read can be written and read again");
   }
   if (const auto event = observe::parse_event(text)) {
-    CHECK(observe::parse_event(observe::to_line(event.value())).ok(), "an event that was read can be written and read again");
+    CHECK(observe::parse_event(observe::to_line(event.value())).ok(),
+          "an event that was read can be written and read again");
     (void)observe::describe(event.value());
   }
   return 0;

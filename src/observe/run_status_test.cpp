@@ -6,9 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <sstream>
-
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/prng.h"
 
@@ -33,7 +32,8 @@ RunStatus example() {
   s.tokens = 83968, s.tokens_per_s = 1234.5, s.elapsed_s = 12.5, s.started_unix_ms = 1'790'000'000'000;
   s.eta_s = 77;
   MemberStatus member;
-  member.peer = "ab12cd34", member.incarnation = 7, member.address = "127.0.0.1:4433", member.state = MemberState::working;
+  member.peer = "ab12cd34", member.incarnation = 7, member.address = "127.0.0.1:4433",
+  member.state = MemberState::working;
   member.reason = "computes";
   member.weight_version = 41, member.busy_fraction = 0.75, member.queue_length = 2;
   member.microbatches = {1, 2, 3, 4, 328};
@@ -59,9 +59,11 @@ RunStatus documented() {
   s.validation_history = {{0, 5.5}};
   s.tokens = 83968, s.tokens_per_s = 4096, s.eta_s = 279.5, s.elapsed_s = 20.5, s.started_unix_ms = 1'790'000'000'000;
   MemberStatus member;
-  member.peer = "ab12cd34", member.incarnation = 7, member.address = "127.0.0.1:41234", member.state = MemberState::working;
+  member.peer = "ab12cd34", member.incarnation = 7, member.address = "127.0.0.1:41234",
+  member.state = MemberState::working;
   member.reason = "3 microbatches wait for compute";
-  member.weight_version = 41, member.busy_fraction = 0.75, member.queue_length = 3, member.microbatches = {0, 3, 2, 1, 328};
+  member.weight_version = 41, member.busy_fraction = 0.75, member.queue_length = 3,
+  member.microbatches = {0, 3, 2, 1, 328};
   member.bytes_in_per_s = 131'072, member.bytes_out_per_s = 131'072, member.round_trip_ms = 0.5;
   s.stages = {{2, 0, 4, {member}}};
   s.waits = {{"stage 0", "gradient of microbatch 5", 0.5, "stage 1 computes it"}};
@@ -78,7 +80,8 @@ TEST(RunStatus, the_format_page_is_true) {
   const std::string fence = "```json\n";
   const auto begin = text.find(fence);
   ASSERT_NE(begin, std::string::npos);
-  const std::string example_text = text.substr(begin + fence.size(), text.find("```", begin + fence.size()) - begin - fence.size());
+  const std::string example_text =
+      text.substr(begin + fence.size(), text.find("```", begin + fence.size()) - begin - fence.size());
   EXPECT_EQ(nlohmann::json::parse(example_text).dump(), to_json(documented()));
   const auto read = status_from_json(example_text);
   ASSERT_TRUE(read.ok()) << read.error().message;
@@ -94,8 +97,8 @@ TEST(RunStatus, reads_back_what_it_wrote) {
   }
 }
 
-// Claim: a status that breaks every bound, with numbers that are none and bytes that are no text, still writes something that
-// reads back, with the newest of each list.
+// Claim: a status that breaks every bound, with numbers that are none and bytes that are no text, still writes
+// something that reads back, with the newest of each list.
 TEST(RunStatus, whatever_is_written_reads_back) {
   RunStatus s = example();
   const double nan = std::numeric_limits<double>::quiet_NaN();
@@ -179,7 +182,8 @@ TEST(RunStatus, damaged_text_is_an_error_or_a_status) {
   std::size_t refused = 0;
   for (int round = 0; round < 3000; ++round) {
     std::string bad = good;
-    for (std::uint64_t i = 0, n = 1 + prng.below(4); i < n; ++i) bad[prng.below(bad.size())] = static_cast<char>(prng.next());
+    for (std::uint64_t i = 0, n = 1 + prng.below(4); i < n; ++i)
+      bad[prng.below(bad.size())] = static_cast<char>(prng.next());
     refused += status_from_json(bad).ok() ? 0 : 1;
   }
   EXPECT_GT(refused, 1000u);
