@@ -1,6 +1,8 @@
 #include "data/shards.h"
 
 #include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <bit>
 #include <functional>
@@ -134,6 +136,31 @@ TEST_F(ShardsTest, TheSameTextIsNotCutTwice) {
   for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
     EXPECT_NE(entry.path().extension(), ".partial");
   }
+}
+
+TEST_F(ShardsTest, OfSeveralBuildersOneBuilds) {
+  // Claim: eight processes that need the same shards at once all get them, and exactly one of them wrote.
+  constexpr int kBuilders = 8, kBuilt = 10, kReused = 11;
+  std::vector<pid_t> children;
+  for (int i = 0; i < kBuilders; ++i) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      const auto built = build_shards(directory_, kText, *make_byte_tokenizer(), {.tokens_per_shard = 2});
+      const bool whole = built.ok() && TokenShards::open(built->directory, {.verify_hashes = true}).ok();
+      ::_exit(!whole ? 1 : built->reused ? kReused : kBuilt);
+    }
+    children.push_back(child);
+  }
+  int builders = 0, reusers = 0;
+  for (const pid_t child : children) {
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    builders += WIFEXITED(status) && WEXITSTATUS(status) == kBuilt ? 1 : 0;
+    reusers += WIFEXITED(status) && WEXITSTATUS(status) == kReused ? 1 : 0;
+  }
+  EXPECT_EQ(builders, 1);
+  EXPECT_EQ(reusers, kBuilders - 1);
 }
 
 TEST_F(ShardsTest, AnUnfinishedBuildIsNotTakenForShards) {

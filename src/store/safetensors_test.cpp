@@ -28,8 +28,8 @@ std::string file_with(const std::string& header, std::size_t data_bytes) {
 }
 
 TEST_F(SafetensorsTest, TheFileIsThatOfTheFormat) {
-  // Claim: byte for byte the worked example of docs/formats/checkpoint.md, put together by hand from the format's
-  // README: the float before the bfloat16, header padded with spaces to 8 bytes, hash from sha256sum.
+  // Claim: byte for byte what the format's README says, put together by hand: the float before the bfloat16, the
+  // header padded with spaces to 8 bytes.
   const std::vector<base::NamedTensor> tensors = {
       {"b", {DType::bf16, {2}, payload_of(std::string("\x80\x3f\x00\x40", 4))}},
       float_tensor("w", {1, 2}, {1.0f, -2.0f})};
