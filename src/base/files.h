@@ -2,8 +2,7 @@
 //
 // In/out:  paths and bytes. Nothing here throws.
 // Thread:  any, one object per user. Writing waits for the disk: never from the loop thread.
-// Why:     "complete or it does not exist" is made of the same four steps everywhere: write, sync, rename, sync the
-// folder.
+// Why:     "complete or it does not exist" takes the same four steps everywhere: write, sync, rename, sync the folder.
 #pragma once
 
 #include <filesystem>

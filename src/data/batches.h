@@ -1,8 +1,9 @@
 // Cuts microbatches out of token shards, each from its id alone.
 //
-// In:      shards, batch sizes, a seed; then an id. Out: int32 [B, S + 1]: inputs are columns 0 … S−1, labels are
-// columns 1 … S. Thread:  any; immutable. Why:     a microbatch must be the same bytes whoever cuts it, now or after a
-// restart, without a table that has to be shared.
+// In:      shards, batch sizes, a seed; then an id.
+// Out:     int32 [B, S + 1]: inputs are columns 0 … S−1, labels are columns 1 … S.
+// Thread:  any; immutable.
+// Why:     a microbatch must be the same bytes whoever cuts it, now or after a restart, without a shared table.
 //
 // The training part is a row of windows of S tokens (and the one after them, the last label). Sequence q of the run
 // (microbatch id times B, plus its place) is window permutation(epoch q / W, place q mod W) of the W windows: an epoch
@@ -40,8 +41,7 @@ base::MicrobatchId microbatch_id(const model::BatchConfig& batch, base::Step ste
 
 class BatchCutter {
  public:
-  /// errors: invalid_argument  the corpus is too small: fewer than one training and one validation window of S + 1
-  /// tokens
+  /// errors: invalid_argument  the corpus is too small for one training and one validation window of S + 1
   ///         mismatch          the shards' vocabulary is not `model_vocab`
   static base::Result<BatchCutter> make(TokenShards shards, const model::BatchConfig& batch, std::int64_t model_vocab);
 

@@ -2,8 +2,7 @@
 //
 // In:      text and a tokenizer; later the folder. Out: token ids by position, first training then validation.
 // Thread:  any; open shards are immutable. Building and opening wait for the disk.
-// Why:     any worker cuts any microbatch from these files alone, and their manifest hash says that two workers hold
-// the same ones.
+// Why:     any worker cuts any microbatch from these files alone; equal manifest hashes say that two hold the same ones.
 //          Format: docs/formats/shards.md.
 #pragma once
 

@@ -95,8 +95,7 @@ struct BookState {
   base::Step newest_step() const { return newest_commit ? newest_commit->step : base::Step(); }
 };
 
-/// errors of every function: corrupt       the file is not ours or is damaged: restore it, or resume from a checkpoint
-/// with new books
+/// errors of every function: corrupt       damaged or not ours: restore it, or resume from a checkpoint with new books
 ///                           out_of_space  nothing was written
 ///                           unavailable   another process holds the file
 ///                           io_error
@@ -126,8 +125,7 @@ class Books {
   base::Result<base::Term> begin_term();
 
   // Each write below is durable when it returns.
-  // errors: refused  the term is not the newest (another coordinator took over: stop), or the rule beside the function
-  // is broken
+  // errors: refused  the term is not the newest (another coordinator took over: stop), or the function's rule is broken
 
   /// Rule: an attempt above all others, or the present one if this term opened it; each stage's number above its
   /// earlier ones.

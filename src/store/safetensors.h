@@ -36,8 +36,7 @@ struct WrittenFile {
 /// tensor is aligned.
 ///
 /// errors: invalid_argument  two tensors of one name, a name of the format's own, or bytes that do not fit the shape
-///         already_exists · out_of_space · io_error  what was written of the file stays: it belongs into a .partial
-///         folder
+///         already_exists · out_of_space · io_error  what was written of the file stays: it belongs where nobody looks
 base::Result<WrittenFile> write_safetensors(const std::filesystem::path& path,
                                             std::span<const base::NamedTensor> tensors, const Metadata& metadata);
 
@@ -59,9 +58,8 @@ struct SafetensorsHeader {
 
 /// Reads the header of a whole file. Takes hostile bytes.
 ///
-/// errors: corrupt  truncated, a header above the limit, not JSON, a name twice, a shape that does not give its length,
-/// gaps,
-///                  overlaps, bytes left over
+/// errors: corrupt   truncated, a header above the limit, not JSON, a name twice, a shape that does not give its length,
+///                   gaps, overlaps, bytes left over
 ///         mismatch  an element type that is not F32, BF16, I64 or I32
 base::Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> file);
 
