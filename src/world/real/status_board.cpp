@@ -1,0 +1,166 @@
+#include "world/real/status_board.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stagecoach::world::real {
+
+using base::Instant;
+
+namespace {
+constexpr std::size_t kRecentSteps = 32;      // the rate is that of the last steps
+constexpr double kSmoothing = 0.95;
+std::string short_id(const base::PeerId& peer) { return peer.short_hex(); }
+}  // namespace
+
+StatusBoard::StatusBoard(const fleet::Options& options, std::string name, Instant now, std::int64_t unix_ms)
+    : tokens_per_step_(options.config.batch.tokens_per_step()), started_(now) {
+  status_.run_id = [&] {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (int shift = 60; shift >= 0; shift -= 4) text.push_back(kDigits[options.run.value() >> shift & 15]);
+    return text;
+  }();
+  status_.config_id = options.config_id.short_hex(16);
+  status_.name = std::move(name);
+  status_.term = options.term.value();
+  status_.steps = static_cast<std::uint64_t>(options.config.schedule.steps);
+  status_.step = std::min<std::uint64_t>(options.committed.value(), status_.steps);
+  status_.tokens = status_.step * static_cast<std::uint64_t>(tokens_per_step_);
+  status_.started_unix_ms = unix_ms;
+}
+
+void StatusBoard::on_committed(const fleet::StepCommitted& step, Instant now) {
+  if (step.eval_loss) {
+    // The validation losses of step t are those of the weights before it.
+    status_.validation_loss = observe::LossPoint{step.step.value() - 1, *step.eval_loss};
+    observe::add_point(status_.validation_history, *status_.validation_loss);
+  }
+  if (std::isnan(step.train_loss)) return;  // the step after the last only evaluates
+  status_.step = step.step.value();
+  status_.tokens = status_.step * static_cast<std::uint64_t>(tokens_per_step_);
+  status_.train_loss = step.train_loss;
+  status_.train_loss_smoothed = status_.train_loss_smoothed
+                                    ? kSmoothing * *status_.train_loss_smoothed + (1 - kSmoothing) * step.train_loss
+                                    : step.train_loss;
+  observe::add_point(status_.train_history, {step.step.value(), step.train_loss});
+  recent_.emplace_back(now, step.step.value());
+  if (recent_.size() > kRecentSteps) recent_.pop_front();
+}
+
+std::vector<observe::Event> StatusBoard::on(const fleet::Happening& happening, const fleet::Brain& brain, Instant now,
+                                            std::int64_t unix_ms) {
+  using observe::Event;
+  using observe::EventKind;
+  std::vector<Event> events;
+  if (const auto* joined = std::get_if<fleet::WorkerJoined>(&happening)) {
+    const auto it = brain.workers().find(joined->peer);
+    Event event{unix_ms, EventKind::worker_joined, {{"peer", joined->peer.hex()}, {"stage", joined->stage.value()}}};
+    if (it != brain.workers().end()) {
+      event.fields.push_back({"incarnation", it->second.incarnation.value()});
+      if (!it->second.addresses.empty())
+        event.fields.push_back({"address", it->second.addresses[0].host + ":" + std::to_string(it->second.addresses[0].port)});
+    }
+    events.push_back(std::move(event));
+  } else if (const auto* lost = std::get_if<fleet::WorkerLost>(&happening)) {
+    events.push_back({unix_ms, EventKind::worker_lost,
+                      {{"peer", lost->peer.hex()}, {"stage", lost->stage.value()}, {"reason", lost->reason}}});
+  } else if (const auto* opened = std::get_if<fleet::AttemptOpened>(&happening)) {
+    events.push_back({unix_ms, EventKind::attempt_opened,
+                      {{"attempt", opened->attempt.value()}, {"step", opened->step.value()}, {"reason", opened->reason}}});
+    for (const auto& view : brain.views())
+      events.push_back({unix_ms, EventKind::view,
+                        {{"stage", view.stage.value()}, {"number", view.number.value()}, {"term", status_.term},
+                         {"attempt", opened->attempt.value()}, {"members", static_cast<std::uint64_t>(view.members.size())}}});
+  } else if (const auto* step = std::get_if<fleet::StepCommitted>(&happening)) {
+    on_committed(*step, now);
+    if (!std::isnan(step->train_loss))
+      events.push_back(observe::step_committed(unix_ms, step->step.value(), step->attempt.value(), step->train_loss, step->global_norm));
+    if (step->eval_loss) events.push_back(observe::evaluated(unix_ms, step->step.value() - 1, *step->eval_loss));
+  } else if (const auto* written = std::get_if<fleet::CheckpointWritten>(&happening)) {
+    status_.checkpoint = observe::CheckpointStatus{written->version.value(), written->path};
+    events.push_back({unix_ms, EventKind::checkpoint_written, {{"step", written->version.value()}, {"path", written->path}}});
+  } else if (const auto* failed = std::get_if<fleet::CheckpointFailed>(&happening)) {
+    observe::add_event(status_, "the checkpoint of step " + std::to_string(failed->version.value()) + " failed: " + failed->reason);
+  } else if (const auto* finished = std::get_if<fleet::RunFinished>(&happening)) {
+    ended_ = true;
+    events.push_back({unix_ms, EventKind::run_finished,
+                      {{"step", std::min(finished->step.value(), status_.steps)}, {"reason", finished->reason}}});
+  }
+  for (const auto& event : events)
+    if (event.kind != EventKind::step_committed && event.kind != EventKind::view) observe::add_event(status_, observe::describe(event));
+  return events;
+}
+
+observe::MemberStatus StatusBoard::member(const wire::Member& member, const fleet::Brain& brain) const {
+  observe::MemberStatus out;
+  out.peer = short_id(member.peer);
+  out.incarnation = member.incarnation.value();
+  if (!member.addresses.empty()) out.address = member.addresses[0].host + ":" + std::to_string(member.addresses[0].port);
+  const auto it = brain.workers().find(member.peer);
+  if (it == brain.workers().end()) {
+    out.state = observe::MemberState::lost;
+    out.reason = "left; the next view is without it";
+    return out;
+  }
+  const fleet::Brain::Worker& worker = it->second;
+  const wire::Telemetry& t = worker.telemetry;
+  out.weight_version = t.version.value();
+  out.queue_length = t.queued;
+  out.microbatches = {t.offered, t.accepted, t.forwarded, t.accumulated, brain.committed().value()};
+  const double seconds = (worker.telemetry_at - worker.previous_at).seconds_f64();
+  if (worker.previous_at != Instant() && seconds > 0) {
+    const auto rate = [&](std::uint64_t now, std::uint64_t before) { return now > before ? static_cast<double>(now - before) / seconds : 0.0; };
+    out.busy_fraction = std::min(1.0, rate(t.busy_ns, worker.previous.busy_ns) * 1e-9);
+    out.bytes_in_per_s = rate(t.bytes_received, worker.previous.bytes_received);
+    out.bytes_out_per_s = rate(t.bytes_sent, worker.previous.bytes_sent);
+  }
+  if (!worker.linked) {
+    out.state = observe::MemberState::lost;
+    out.reason = "its link broke; it has a moment to come back";
+  } else if (!worker.ready) {
+    out.state = observe::MemberState::loading;
+    out.reason = "fetches data and weights";
+  } else {
+    const bool works = t.queued > 0 || t.running_ns > 0;
+    out.state = works ? observe::MemberState::working : observe::MemberState::ready;
+    if (!works) out.reason = t.waiting.empty() ? "" : "waits for " + t.waiting;
+  }
+  return out;
+}
+
+observe::RunStatus StatusBoard::status(const fleet::Brain& brain, Instant now) const {
+  observe::RunStatus status = status_;
+  status.attempt = brain.attempt().value();
+  status.reason = brain.phase_text();
+  status.phase = ended_ ? (status.step >= status.steps ? observe::Phase::finished : observe::Phase::stopped)
+                 : brain.running() ? observe::Phase::training
+                                   : observe::Phase::gathering;
+  status.elapsed_s = (now - started_).seconds_f64();
+  if (recent_.size() >= 2) {
+    const double seconds = (recent_.back().first - recent_.front().first).seconds_f64();
+    const auto steps = static_cast<double>(recent_.back().second - recent_.front().second);
+    if (seconds > 0) status.tokens_per_s = steps * static_cast<double>(tokens_per_step_) / seconds;
+    if (steps > 0) status.eta_s = static_cast<double>(status.steps - status.step) * seconds / steps;
+  }
+  const auto& split = brain.options().split;
+  for (std::size_t s = 0; s < split.size(); ++s) {
+    observe::StageStatus stage;
+    stage.view = brain.views()[s].number.value();
+    stage.first_layer = static_cast<std::uint64_t>(split[s].first);
+    stage.end_layer = static_cast<std::uint64_t>(split[s].last);
+    if (brain.running() || ended_) {
+      for (const auto& each : brain.views()[s].members) stage.members.push_back(member(each, brain));
+    } else {
+      for (const auto& [peer, worker] : brain.workers())
+        if (worker.stage == s) stage.members.push_back(member({peer, worker.incarnation, worker.addresses}, brain));
+    }
+    for (const auto& each : stage.members)
+      if (each.state == observe::MemberState::ready && !each.reason.empty() && status.waits.size() < observe::kWaitsMax)
+        status.waits.push_back({each.peer + " (stage " + std::to_string(s) + ")", each.reason.substr(10), 0, each.reason});
+    status.stages.push_back(std::move(stage));
+  }
+  return status;
+}
+
+}  // namespace stagecoach::world::real

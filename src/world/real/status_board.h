@@ -1,0 +1,42 @@
+// StatusBoard: what people see of a run, made from what its coordinator's brain knows and what has happened.
+//
+// In:      happenings, the brain's state, the time. Out: an observe::RunStatus; event log lines.
+// Thread:  loop.
+// Why:     curves, rates and remaining time need a memory that no decision needs: it stays out of the brain.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/time.h"
+#include "fleet/brain.h"
+#include "observe/event.h"
+#include "observe/run_status.h"
+
+namespace stagecoach::world::real {
+
+class StatusBoard {
+ public:
+  StatusBoard(const fleet::Options& options, std::string name, base::Instant now, std::int64_t unix_ms);
+
+  /// Remembers it and returns the lines it means for the event log.
+  std::vector<observe::Event> on(const fleet::Happening& happening, const fleet::Brain& brain, base::Instant now, std::int64_t unix_ms);
+
+  observe::RunStatus status(const fleet::Brain& brain, base::Instant now) const;
+
+  std::int64_t tokens() const { return static_cast<std::int64_t>(status_.tokens); }
+
+ private:
+  void on_committed(const fleet::StepCommitted& step, base::Instant now);
+  observe::MemberStatus member(const wire::Member& member, const fleet::Brain& brain) const;
+
+  observe::RunStatus status_;   // what does not follow from the brain
+  std::int64_t tokens_per_step_;
+  base::Instant started_;
+  std::deque<std::pair<base::Instant, std::uint64_t>> recent_;  // (time, step) of the last commits, for rates
+  bool ended_ = false;
+};
+
+}  // namespace stagecoach::world::real

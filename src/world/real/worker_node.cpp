@@ -1,0 +1,208 @@
+#include "world/real/worker_node.h"
+
+#include <unistd.h>
+
+#include <random>
+
+#include "data/shard_manifest.h"
+#include "wire/codec.h"
+
+namespace stagecoach::world::real {
+
+using base::Duration;
+using base::PeerId;
+using base::Result;
+
+namespace {
+/// A new number for each start of the process: an evicted incarnation never joins again (PROTOCOL B11).
+base::Incarnation new_incarnation() {
+  std::random_device source;
+  return base::Incarnation((static_cast<std::uint64_t>(source()) << 32 | source()) | 1);
+}
+}  // namespace
+
+Result<std::unique_ptr<WorkerNode>> WorkerNode::make(const link::Identity& identity, Options options, Log log) {
+  auto endpoint = QuicEndpoint::open(identity, {options.bind, options.limits, {}});
+  if (!endpoint) return endpoint.error();
+  return std::unique_ptr<WorkerNode>(new WorkerNode(identity, std::move(options), std::move(log), std::move(*endpoint)));
+}
+
+WorkerNode::WorkerNode(const link::Identity& identity, Options options, Log log, std::unique_ptr<QuicEndpoint> endpoint)
+    : options_(std::move(options)), log_(std::move(log)), endpoint_(std::move(endpoint)), device_(options_.device) {
+  worker::Options brain;
+  brain.self = identity.peer_id();
+  brain.incarnation = new_incarnation();
+  brain.coordinator = options_.join.coordinator;
+  brain.coordinator_addresses = {{options_.join.host, options_.join.port}};
+  brain.own_addresses = {options_.advertise.value_or(endpoint_->local_address())};
+  brain_ = std::make_unique<worker::Brain>(std::move(brain));
+}
+
+int WorkerNode::run() {
+  log_.line("worker " + endpoint_->self().short_hex() + " listens on " + endpoint_->local_address().host + ":" +
+            std::to_string(endpoint_->local_address().port));
+  carry_out(brain_->start(monotonic_now()));
+  Loop loop(*endpoint_, endpoint_->fd(), wakeup_,
+            {[this](link::Event& event) { on_link(event); }, [this] { on_wakeup(); }, [this] { give(tick()); },
+             [this] { return brain_->next_deadline(); }, [this] { return exit_code_.has_value(); }});
+  loop.run(Duration::milliseconds(200));
+  return *exit_code_;
+}
+
+void WorkerNode::request_leave() {
+  leave_ = true;
+  wakeup_.ring();
+}
+
+void WorkerNode::on_link(link::Event& event) {
+  if (const auto* up = std::get_if<link::LinkUp>(&event)) {
+    give(wire::LinkIsUp{up->peer, up->address});
+    if (up->peer == options_.join.coordinator && fetcher_) fetcher_->on_new_link();
+  } else if (const auto* down = std::get_if<link::LinkDown>(&event)) {
+    give(wire::LinkIsDown{down->peer, down->reason, down->text});
+  } else {
+    const auto& arrived = std::get<link::FrameArrived>(event);
+    auto message = wire::decode(*arrived.frame);
+    if (!message || wire::priority_of(*message) != arrived.priority) {
+      const std::string why = message ? "a message in the wrong class" : message.error().message;
+      log_.line("closing the link to " + arrived.peer.short_hex() + ": " + why);
+      endpoint_->close(arrived.peer, why);
+      return;
+    }
+    if (auto* chunk = std::get_if<wire::ObjectChunk>(&*message)) {
+      if (fetcher_ && arrived.peer == options_.join.coordinator) fetcher_->on_chunk(*chunk);
+      return;
+    }
+    give(wire::MessageArrived{arrived.peer, std::move(*message)});
+  }
+}
+
+void WorkerNode::on_wakeup() {
+  if (leave_.exchange(false)) give(worker::LeaveRequested{});
+  for (auto& call : calls_.take()) call();
+  for (auto& event : events_.take()) give(std::move(event));
+}
+
+worker::Tick WorkerNode::tick() const {
+  worker::Tick tick;
+  for (const auto& [peer, bytes] : traffic_) tick.bytes_sent += bytes.first, tick.bytes_received += bytes.second;
+  return tick;
+}
+
+void WorkerNode::give(worker::Event event) { carry_out(brain_->step(std::move(event), monotonic_now())); }
+
+void WorkerNode::carry_out(worker::Effects effects) {
+  for (auto& effect : effects) {
+    if (auto* out = std::get_if<wire::Send>(&effect)) {
+      send(*out);
+    } else if (auto* compute = std::get_if<worker::Compute>(&effect)) {
+      compute_.post([this, work = std::move(*compute)] {
+        const base::Instant began = monotonic_now();
+        auto result = device_.run(work.request);
+        worker::ComputeDone done{work.op, {}, monotonic_now() - began, std::nullopt};
+        if (result) done.result = std::move(*result);
+        else done.error = result.error();
+        events_.post(std::move(done));
+      });
+    } else if (auto* dial = std::get_if<wire::Dial>(&effect)) {
+      endpoint_->dial(dial->peer, dial->addresses);
+    } else if (auto* close = std::get_if<wire::CloseLink>(&effect)) {
+      log_.line("closing the link to " + close->peer.short_hex() + ": " + close->text);
+      endpoint_->close(close->peer, close->text);
+    } else if (auto* ready = std::get_if<worker::Prepare>(&effect)) {
+      prepare(*ready);
+    } else if (auto* note = std::get_if<worker::Note>(&effect)) {
+      log_.line(note->text);
+    } else if (auto* exit = std::get_if<wire::Exit>(&effect)) {
+      log_.line("ends with " + std::to_string(exit->code) + ": " + exit->text);
+      exit_code_ = exit->code;
+      last_words_ = exit->text;
+    }
+  }
+}
+
+void WorkerNode::send(const wire::Send& out) {
+  base::Payload frame = base::make_payload(wire::encode(out.message));
+  const std::uint64_t bytes = frame->size();
+  const auto sent = endpoint_->send(out.peer, std::move(frame), {wire::priority_of(out.message), base::Instant::never()});
+  if (sent) {
+    if (const auto stats = endpoint_->stats(out.peer)) traffic_[out.peer] = {stats->bytes_sent, stats->bytes_received};
+    return;
+  }
+  if (sent.error().code == base::ErrorCode::not_found) return;  // its LinkDown is on the way
+  // A queue that is full for a peer of one step's worth of messages means that the peer does not read: the link is of no use.
+  log_.line("closing the link to " + out.peer.short_hex() + ": " + std::to_string(bytes) + " bytes could not be queued: " +
+            sent.error().message);
+  endpoint_->close(out.peer, "its frames cannot be queued any more");
+}
+
+void WorkerNode::prepare(worker::Prepare& prepare) {
+  assigned_ = std::move(prepare);
+  ObjectFetcher::Options fetch;
+  fetch.cache = options_.cache;
+  fetch.disk = &disk_;
+  fetch.request = [this](wire::ObjectRequest request) { send({options_.join.coordinator, std::move(request)}); };
+  fetch.on_loop = [this](std::function<void()> call) { calls_.post(std::move(call)); };
+  fetch.done = [this](Result<void> result) {
+    if (result.ok()) return open_device();
+    worker::PrepareDone failed;
+    failed.error = result.error();
+    give(std::move(failed));
+  };
+  fetcher_ = std::make_unique<ObjectFetcher>(std::move(fetch));
+  std::vector<wire::ObjectRef> wanted = assigned_->assign.state;
+  wanted.insert(wanted.end(), assigned_->assign.shards.begin(), assigned_->assign.shards.end());
+  if (!wanted.empty()) log_.line("fetching " + std::to_string(wanted.size()) + " files");
+  fetcher_->start(std::move(wanted));
+}
+
+Result<std::string> WorkerNode::lay_out_shards() const {
+  // The cache knows files by hash; shards are opened as a folder with names. Hard links cost nothing.
+  const auto& objects = assigned_->assign.shards;
+  std::filesystem::path folder = options_.cache / "shards";
+  for (const auto& object : objects)
+    if (object.name == "manifest.json") folder = options_.cache / ("shards-" + object.sha256.hex());
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  for (const auto& object : objects) {
+    // Names come from the coordinator: only plain file names may become paths.
+    if (object.name.empty() || object.name.find('/') != std::string::npos || object.name.front() == '.')
+      return base::Error{base::ErrorCode::corrupt, "the coordinator names a shard file \"" + object.name + "\""};
+    std::filesystem::create_hard_link(fetcher_->path_of(object), folder / object.name, error);
+    if (error && error != std::errc::file_exists)
+      return base::Error{base::ErrorCode::io_error, "cannot lay out the token shards in " + folder.string() + ": " + error.message()};
+  }
+  return folder.string();
+}
+
+void WorkerNode::open_device() {
+  Device::Setup setup;
+  setup.config = assigned_->config;
+  std::int64_t first = 0;
+  for (std::uint64_t end : assigned_->assign.split_ends) {
+    setup.split.push_back({first, static_cast<std::int64_t>(end)});
+    first = static_cast<std::int64_t>(end);
+  }
+  setup.stage = assigned_->assign.stage.value();
+  setup.versions_kept = assigned_->versions_kept;
+  setup.version = assigned_->assign.version;
+  for (const auto& object : assigned_->assign.state) setup.state_files.push_back(fetcher_->path_of(object).string());
+  if (setup.stage == 0) {
+    auto folder = lay_out_shards();
+    if (!folder) {
+      worker::PrepareDone failed;
+      failed.error = folder.error();
+      return give(std::move(failed));
+    }
+    setup.shards_folder = *folder;
+  }
+  compute_.post([this, setup = std::move(setup)] {
+    auto prepared = device_.prepare(setup);
+    worker::PrepareDone done;
+    if (prepared) done = std::move(*prepared);
+    else done.error = prepared.error();
+    events_.post(std::move(done));
+  });
+}
+
+}  // namespace stagecoach::world::real

@@ -1,0 +1,78 @@
+// WorkerNode: a worker in the real world: its brain, a QUIC endpoint, a device on the compute thread, files on the disk thread.
+//
+// In:      who we are, the join link, where to keep files. Out: an exit code when the run is over, left or lost.
+// Thread:  run() is the loop thread; request_leave() from any thread or a signal handler.
+// Why:     all I/O of a worker is here, so that the brain has none.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "link/identity.h"
+#include "world/real/device.h"
+#include "world/real/log.h"
+#include "world/real/loop.h"
+#include "world/real/mailbox.h"
+#include "world/real/objects.h"
+#include "world/real/quic_endpoint.h"
+#include "world/real/work_thread.h"
+
+namespace stagecoach::world::real {
+
+class WorkerNode {
+ public:
+  struct Options {
+    link::JoinLink join;
+    link::Address bind;                          // where other workers reach us
+    std::optional<link::Address> advertise;      // as told to them; where it is missing: the bound address
+    std::filesystem::path cache;                 // of fetched files
+    Device::Options device;
+    link::Limits limits;
+  };
+
+  /// errors: unavailable  the port is in use · those of QuicEndpoint::open
+  static base::Result<std::unique_ptr<WorkerNode>> make(const link::Identity& identity, Options options, Log log);
+
+  /// Works until the run ends. Returns the exit code; the reason is in the log and in last_words().
+  int run();
+  const std::string& last_words() const { return last_words_; }
+  /// Leaves the run in order. Safe in a signal handler.
+  void request_leave();
+
+ private:
+  WorkerNode(const link::Identity& identity, Options options, Log log, std::unique_ptr<QuicEndpoint> endpoint);
+
+  void on_link(link::Event& event);
+  void on_wakeup();
+  void give(worker::Event event);
+  void carry_out(worker::Effects effects);
+  void send(const wire::Send& send);
+  void prepare(worker::Prepare& prepare);
+  void open_device();
+  base::Result<std::string> lay_out_shards() const;
+  worker::Tick tick() const;
+
+  Options options_;
+  Log log_;
+  std::unique_ptr<QuicEndpoint> endpoint_;
+  std::unique_ptr<worker::Brain> brain_;
+  Wakeup wakeup_;
+  Mailbox<worker::Event> events_{wakeup_};
+  Mailbox<std::function<void()>> calls_{wakeup_};
+  std::optional<worker::Prepare> assigned_;
+  std::unique_ptr<ObjectFetcher> fetcher_;
+  Device device_;                                   // compute thread
+  std::optional<int> exit_code_;
+  std::string last_words_;
+  std::atomic<bool> leave_{false};
+  std::map<base::PeerId, std::pair<std::uint64_t, std::uint64_t>> traffic_;
+  WorkThread disk_{"disk"};
+  WorkThread compute_{"compute"};                   // last: ends first, while what it posts into still lives
+};
+
+}  // namespace stagecoach::world::real
