@@ -49,6 +49,15 @@ void use_threads(int threads) {
   // OpenMP's setting belongs to the calling thread, so each thread that comes here is remembered by itself.
   thread_local int set_threads = 0;
   if (set_threads == threads) return;
+  static const bool one_task_at_a_time = [] {
+    try {
+      at::set_num_interop_threads(1);
+    } catch (const c10::Error&) {
+      // Its pool has started already, in a program that uses torch for other things too: nothing here runs on it.
+    }
+    return true;
+  }();
+  static_cast<void>(one_task_at_a_time);
   at::set_num_threads(threads);
   set_threads = threads;
 }

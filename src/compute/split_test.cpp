@@ -1,8 +1,9 @@
 // Claim: the unsplit model, two stages and four stages are one model: losses, boundary tensors' gradients, gradient sums and final
-// weights are equal in every bit, without cuts and with bottlenecks, whatever the order of microbatches.
+// weights are equal in every bit, without cuts and with bottlenecks, whatever the order of microbatches and the thread that works.
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -127,6 +128,19 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Splits,
                                          kind(model::CutKind::resbm, model::OptimizerKind::adamw, 17),
                                          kind(model::CutKind::resbm, model::OptimizerKind::nadam, 64),
                                          kind(model::CutKind::none, model::OptimizerKind::nadam, 128)));
+
+TEST(TwoThreads, split_to_equal_bits_too) {
+  model::TrainConfig config = small_config();
+  config.threads = 2;
+  expect_equal(train(config, 1), train(config, 4));
+}
+
+TEST(OtherThread, gives_the_bits_of_this_one) {
+  const Trace here = train(small_config(), 2);
+  Trace there;
+  std::thread([&there] { there = train(small_config(), 2); }).join();
+  expect_equal(here, there);
+}
 
 TEST(LaptopDefault, splits_are_equal_in_every_bit) {
   model::TrainConfig config;
