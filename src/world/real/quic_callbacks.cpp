@@ -35,6 +35,9 @@ struct QuicCallbacks {
   static int stream_bytes(ngtcp2_conn* conn, std::uint32_t flags, std::int64_t stream, std::uint64_t, const std::uint8_t* data,
                           std::size_t size, void* user, void*) {
     const bool finished = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
+    if (stream != kControlStream && ngtcp2_conn_is_local_stream(conn, stream) != 0) {
+      return verdict(size == 0 || self(user).broke_rule("bytes came back on the stream of a frame"));
+    }
     if (!self(user).on_stream_bytes(stream, std::as_bytes(std::span(data, size)), finished)) return NGTCP2_ERR_CALLBACK_FAILURE;
     ngtcp2_conn_extend_max_offset(conn, size);
     return finished ? 0 : verdict(ngtcp2_conn_extend_max_stream_offset(conn, stream, size) == 0);
@@ -42,7 +45,7 @@ struct QuicCallbacks {
   static int stream_closed(ngtcp2_conn* conn, std::uint32_t, std::int64_t stream, std::uint64_t, void* user, void* frame) {
     self(user).packets_lost_ += ngtcp2_conn_is_local_stream(conn, stream) != 0 ? ngtcp2_conn_get_stream_loss_count(conn, stream) : 0;
     if (!self(user).on_stream_closed(stream, frame)) return NGTCP2_ERR_CALLBACK_FAILURE;
-    if (ngtcp2_conn_is_local_stream(conn, stream) == 0 && ngtcp2_is_bidi_stream(stream) == 0) ngtcp2_conn_extend_max_streams_uni(conn, 1);
+    if (ngtcp2_conn_is_local_stream(conn, stream) == 0) ngtcp2_conn_extend_max_streams_bidi(conn, 1);
     return 0;
   }
   static int stream_reset(ngtcp2_conn*, std::int64_t, std::uint64_t, std::uint64_t, void* user, void*) {
@@ -105,11 +108,11 @@ ngtcp2_callbacks QuicConnection::callbacks() {
 }
 
 bool QuicConnection::on_stream_opened(std::int64_t stream) {
-  const bool bidirectional = ngtcp2_is_bidi_stream(stream) != 0;
-  if (bidirectional && stream != kControlStream) return broke_rule("a second bidirectional stream was opened");
-  if (!bidirectional && !dialled_ && !up_) return broke_rule("a frame came before the link's greeting");
+  const bool control = stream == kControlStream;
+  if (ngtcp2_is_bidi_stream(stream) == 0) return broke_rule("a unidirectional stream was opened");
+  if (!control && !dialled_ && !up_) return broke_rule("a frame came before the link's greeting");
   if (incoming_.size() > shared_.limits.incoming_streams_max) return broke_rule("more frames at once than allowed");
-  const auto kind = bidirectional ? link::FrameAssembler::Stream::control : link::FrameAssembler::Stream::single_frame;
+  const auto kind = control ? link::FrameAssembler::Stream::control : link::FrameAssembler::Stream::single_frame;
   incoming_.try_emplace(stream, kind, budget_).first->second.last = now_;
   if (next_stall_check_ == Instant::never()) next_stall_check_ = now_ + stall_timeout();
   return true;
@@ -139,7 +142,10 @@ bool QuicConnection::on_stream_bytes(std::int64_t stream, std::span<const std::b
     }
     arrived_.push_back(std::move(frame));
   }
-  if (finished) incoming_.erase(at);
+  if (finished) {
+    incoming_.erase(at);
+    answers_.push_back(stream);
+  }
   return true;
 }
 

@@ -133,11 +133,10 @@ ngtcp2_transport_params QuicConnection::parameters() const {
   ngtcp2_transport_params parameters;
   ngtcp2_transport_params_default(&parameters);
   parameters.initial_max_data = window;
-  parameters.initial_max_stream_data_uni = window;
-  parameters.initial_max_stream_data_bidi_local = std::min(window, kControlWindowBytes);
-  parameters.initial_max_stream_data_bidi_remote = std::min(window, kControlWindowBytes);
-  parameters.initial_max_streams_uni = shared_.limits.incoming_streams_max;
-  parameters.initial_max_streams_bidi = dialled_ ? 0 : 1;
+  parameters.initial_max_stream_data_bidi_local = dialled_ ? std::min(window, kControlWindowBytes) : 0;
+  parameters.initial_max_stream_data_bidi_remote = window;
+  parameters.initial_max_streams_uni = 0;
+  parameters.initial_max_streams_bidi = shared_.limits.incoming_streams_max + (dialled_ ? 0 : 1);
   parameters.max_idle_timeout = static_cast<ngtcp2_duration>(shared_.limits.idle_timeout.ns());
   return parameters;
 }
@@ -297,7 +296,12 @@ std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path
     const auto bulk = !contended ? QuicSendQueue::Bulk::after_urgent
                                  : turn.floor.bulk_is_due() ? QuicSendQueue::Bulk::first : QuicSendQueue::Bulk::waits;
     QuicSendQueue::Piece piece;
-    const bool have = window_open && queue_.next(bulk, piece);
+    const bool answer = !answers_.empty();
+    const bool have = answer || (window_open && queue_.next(bulk, piece));
+    if (answer) {
+      piece.stream = answers_.back();
+      piece.end = true;
+    }
     std::array<ngtcp2_vec, QuicSendQueue::Piece::kPartsMax> parts;
     for (std::size_t i = 0; i < piece.count; ++i) {
       parts[i] = {reinterpret_cast<std::uint8_t*>(const_cast<std::byte*>(piece.parts[i].data())), piece.parts[i].size()};
@@ -308,11 +312,14 @@ std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path
     const ngtcp2_ssize size =
         ngtcp2_conn_writev_stream(conn_, &path.path, &info, reinterpret_cast<std::uint8_t*>(room.data()), room.size(), &taken, flags,
                                   have ? piece.stream : -1, parts.data(), piece.count, stamp(turn.now));
-    if (have && taken >= 0) account(piece, static_cast<std::uint64_t>(taken), contended, turn);
+    if (answer && (taken >= 0 || size == NGTCP2_ERR_STREAM_SHUT_WR || size == NGTCP2_ERR_STREAM_NOT_FOUND)) answers_.pop_back();
+    if (have && !answer && taken >= 0) account(piece, static_cast<std::uint64_t>(taken), contended, turn);
     if (size >= 0) return size;
     if (size == NGTCP2_ERR_WRITE_MORE) continue;
-    if (size == NGTCP2_ERR_STREAM_DATA_BLOCKED) {
+    if (size == NGTCP2_ERR_STREAM_DATA_BLOCKED && !answer) {
       queue_.blocked(piece);
+    } else if (answer && (size == NGTCP2_ERR_STREAM_SHUT_WR || size == NGTCP2_ERR_STREAM_NOT_FOUND)) {
+      continue;  // the peer gave the stream up first
     } else if (size == NGTCP2_ERR_STREAM_SHUT_WR || size == NGTCP2_ERR_STREAM_NOT_FOUND) {
       broke_rule("a stream was refused");
       return 0;
@@ -332,12 +339,12 @@ void QuicConnection::account(const QuicSendQueue::Piece& piece, std::uint64_t by
 void QuicConnection::open_streams() {
   queue_.for_frames_without_stream([this](QuicSendQueue::Frame& frame) {
     // Lower classes leave some streams to higher ones, which must not wait a round trip for the peer to allow more.
-    const std::uint64_t allowed = ngtcp2_conn_get_remote_transport_params(conn_)->initial_max_streams_uni;
+    const std::uint64_t allowed = ngtcp2_conn_get_remote_transport_params(conn_)->initial_max_streams_bidi;
     const std::uint64_t spare = std::min<std::uint64_t>(16, allowed / 8);
     const std::uint64_t kept = frame.order.priority == link::Priority::bulk ? spare : frame.order.priority == link::Priority::forward ? spare / 2 : 0;
-    if (ngtcp2_conn_get_streams_uni_left(conn_) <= kept) return;
+    if (ngtcp2_conn_get_streams_bidi_left(conn_) <= kept) return;
     std::int64_t stream = QuicSendQueue::kNoStream;
-    if (ngtcp2_conn_open_uni_stream(conn_, &stream, &frame) == 0) frame.stream = stream;
+    if (ngtcp2_conn_open_bidi_stream(conn_, &stream, &frame) == 0) frame.stream = stream;
   });
 }
 

@@ -205,6 +205,7 @@ class QuicConnection {
   QuicSendQueue queue_;
   link::ReceiveBudget budget_;
   std::map<std::int64_t, Incoming> incoming_;
+  std::vector<std::int64_t> answers_;  // streams of whole frames whose answer, an empty end of stream, is still to be written
   std::vector<link::AssembledFrame> arrived_;
   std::uint64_t arrived_early_bytes_ = 0;
   Instant next_stall_check_ = Instant::never();
