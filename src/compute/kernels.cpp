@@ -61,6 +61,16 @@ STAGECOACH_CLONES void rms_norm_backward(Rows shape, const float* __restrict x, 
   for (std::int64_t d = 0; d < shape.width; ++d) dweight[d] = static_cast<float>(sum[d]);
 }
 
+STAGECOACH_CLONES void gate_backward(std::int64_t count, const float* __restrict a, const float* __restrict sigmoid,
+                                     const float* __restrict b, const float* __restrict dy, float* __restrict da,
+                                     float* __restrict db) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float s = sigmoid[i];
+    db[i] = dy[i] * (a[i] * s);
+    da[i] = dy[i] * b[i] * (s * (1.0f + a[i] * (1.0f - s)));
+  }
+}
+
 STAGECOACH_CLONES void rotate(Heads shape, const float* __restrict x, const float* __restrict cosine,
                               const float* __restrict sine, float direction, float* __restrict y) {
   const std::int64_t half = shape.half;

@@ -1,4 +1,4 @@
-// Three small CPU kernels that torch would make of many operators each.
+// Small CPU kernels that torch would make of many operators each.
 //
 // In/out:  contiguous fp32 rows.
 // Thread:  compute.
@@ -22,6 +22,9 @@ void rms_norm_forward(Rows shape, const float* x, const float* weight, float eps
 /// dx and dweight of rms_norm_forward. dweight is summed in fp64, row after row.
 void rms_norm_backward(Rows shape, const float* x, const float* weight, const float* rstd, const float* dy, float* dx,
                        float* dweight);
+
+/// Gradients of y = SiLU(a) · b, elementwise, with sigmoid(a) given.
+void gate_backward(std::int64_t count, const float* a, const float* sigmoid, const float* b, const float* dy, float* da, float* db);
 
 /// [rows, heads, 2·half] tokens whose position is row % positions.
 struct Heads {
