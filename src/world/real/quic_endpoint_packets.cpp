@@ -13,7 +13,9 @@ using base::Instant;
 constexpr std::size_t kReceivesMax = 256;           // system calls in one advance(), so that timers are never starved
 constexpr std::size_t kStatelessAnswersMax = 32;    // in one advance(): strangers cost little
 constexpr std::size_t kInitialBytesMin = 1200;      // RFC 9000, section 14.1
-constexpr std::size_t kResetBytesMin = 41;          // RFC 9000, section 10.3: as short as a short packet may be
+// RFC 9000, section 10.3: a reset is one byte shorter than what it answers, so that two such ends cannot feed each other.
+constexpr std::size_t kResetBytesMin = NGTCP2_MIN_STATELESS_RESET_RANDLEN + NGTCP2_STATELESS_RESET_TOKENLEN;
+constexpr std::size_t kResetBytesMax = 43;
 constexpr base::Duration kRetryTokenLife = base::Duration::seconds(10);
 
 const std::uint8_t* octets(std::span<const std::byte> bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.data()); }
@@ -114,18 +116,18 @@ void QuicEndpoint::answer_version(const UdpAddress& from, std::span<const std::b
   out_.flush();
 }
 
-/// Tells a peer of an earlier process with our key that its connection is gone. Shorter than what it answers, so that two such ends
-/// cannot feed each other.
+/// Tells a peer of an earlier process with our key that its connection is gone.
 void QuicEndpoint::answer_reset(const UdpAddress& from, std::size_t datagram_size, std::span<const std::uint8_t> id) {
   if (datagram_size <= kResetBytesMin || ++stateless_answers_ > kStatelessAnswersMax || out_.blocked()) return;
   ngtcp2_cid unknown{};
   ngtcp2_cid_init(&unknown, id.data(), id.size());
   std::array<std::uint8_t, NGTCP2_STATELESS_RESET_TOKENLEN> token;
   if (ngtcp2_crypto_generate_stateless_reset_token(token.data(), shared_.reset_key.data(), shared_.reset_key.size(), &unknown) != 0) return;
-  std::array<std::uint8_t, kResetBytesMin - NGTCP2_STATELESS_RESET_TOKENLEN> noise;
-  if (gnutls_rnd(GNUTLS_RND_NONCE, noise.data(), noise.size()) != 0) return;
+  std::array<std::uint8_t, kResetBytesMax> noise;
+  const std::size_t noise_size = std::min(datagram_size - 1, kResetBytesMax) - NGTCP2_STATELESS_RESET_TOKENLEN;
+  if (gnutls_rnd(GNUTLS_RND_NONCE, noise.data(), noise_size) != 0) return;
   const auto room = out_.room();
-  const auto size = ngtcp2_pkt_write_stateless_reset(octets(room), room.size(), token.data(), noise.data(), noise.size());
+  const auto size = ngtcp2_pkt_write_stateless_reset(octets(room), room.size(), token.data(), noise.data(), noise_size);
   if (size <= 0) return;
   out_.add(from, static_cast<std::size_t>(size));
   out_.flush();

@@ -1,54 +1,149 @@
 #include "world/real/quic_endpoint.h"
 
 #include <gtest/gtest.h>
-#include <poll.h>
-
-#include <chrono>
-#include <optional>
 
 #include "link/contract.h"
+#include "world/real/quic_harness.h"
 
 namespace stagecoach::world::real {
 namespace {
 
-/// Real time and loopback sockets: each turn waits in poll() for a datagram or the earliest deadline.
-class QuicHarness : public link::RoadHarness {
- public:
-  std::unique_ptr<link::Endpoint> make(const link::Identity& identity, const link::Limits& limits) override {
-    QuicEndpoint::Options options;
-    options.bind = {"127.0.0.1", 0};
-    options.limits = limits;
-    auto endpoint = QuicEndpoint::open(identity, std::move(options));
-    CHECK(endpoint.ok(), "loopback has free ports");
-    return std::move(endpoint).value();
-  }
-  /// A socket that nobody reads.
-  link::Address nowhere() override {
-    silent_.push_back(std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value()));
-    return silent_.back()->local().to_address();
-  }
-  base::Instant now() override {
-    return base::Instant::from_ns(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-  }
-  void turn(std::span<link::Endpoint* const> endpoints) override {
-    std::vector<pollfd> sockets;
-    base::Instant next = now() + base::Duration::milliseconds(50);
-    for (link::Endpoint* endpoint : endpoints) {
-      sockets.push_back({static_cast<QuicEndpoint*>(endpoint)->fd(), POLLIN, 0});
-      next = std::min(next, endpoint->next_deadline());
-    }
-    const std::int64_t wait_ns = std::max<std::int64_t>(0, (next - now()).ns());
-    const timespec wait{static_cast<time_t>(wait_ns / 1'000'000'000), static_cast<long>(wait_ns % 1'000'000'000)};
-    ::ppoll(sockets.data(), sockets.size(), &wait, nullptr);
-    for (link::Endpoint* endpoint : endpoints) endpoint->advance(now());
-  }
-
- private:
-  std::vector<std::unique_ptr<UdpSocket>> silent_;
-};
+using base::Duration;
 
 link::RoadHarnessMaker quic() {
   return [] { return std::make_unique<QuicHarness>(); };
+}
+
+/// Two endpoints that are not both made by the contract's harness.
+struct Pair {
+  QuicHarness harness;
+  std::unique_ptr<QuicEndpoint> a, b;
+  std::vector<link::Event> a_events, b_events;
+
+  bool run(const std::function<bool()>& done, Duration limit = Duration::seconds(5)) {
+    const base::Instant end = harness.now() + limit;
+    std::vector<link::Endpoint*> endpoints = {a.get(), b.get()};
+    while (!done()) {
+      if (harness.now() > end) return false;
+      harness.turn(endpoints);
+      for (link::Event& event : a->take_events()) a_events.push_back(std::move(event));
+      for (link::Event& event : b->take_events()) b_events.push_back(std::move(event));
+    }
+    return true;
+  }
+  void dial() {
+    const link::Address address = b->local_address();
+    a->dial(b->self(), std::span(&address, 1));
+  }
+};
+
+std::unique_ptr<QuicEndpoint> open(QuicEndpoint::Options options, link::Identity identity = link::Identity::generate().value()) {
+  auto endpoint = QuicEndpoint::open(identity, std::move(options));
+  CHECK(endpoint.ok(), "loopback has free ports");
+  return std::move(endpoint).value();
+}
+
+// Claim: a key that is not admitted is refused with a sentence, and the endpoint that refused reports nothing.
+TEST(QuicEndpoint, keys_that_are_not_admitted_are_refused) {
+  Pair pair;
+  QuicEndpoint::Options choosy;
+  choosy.bind = {"127.0.0.1", 0};
+  choosy.admit = [](const base::PeerId&) { return false; };
+  pair.a = open({{"127.0.0.1", 0}, {}, {}});
+  pair.b = open(choosy);
+  pair.dial();
+  ASSERT_TRUE(pair.run([&] { return !pair.a_events.empty(); }));
+  const auto& down = std::get<link::LinkDown>(pair.a_events[0]);
+  EXPECT_EQ(down.reason, link::DownReason::unreachable);
+  EXPECT_THAT(down.text, testing::HasSubstr("does not take links from that key"));
+  EXPECT_TRUE(pair.b_events.empty());
+}
+
+// Claim: links work over IPv6 and between an IPv6 socket and an IPv4 one.
+TEST(QuicEndpoint, ipv6_and_mixed_links_come_up) {
+  if (!UdpSocket::bind({"::1", 0}).ok()) GTEST_SKIP() << "no IPv6 here";
+  for (const auto& [dialler, dialled] : {std::pair{"::1", "::1"}, std::pair{"::", "127.0.0.1"}}) {
+    Pair pair;
+    pair.a = open({{dialler, 0}, {}, {}});
+    pair.b = open({{dialled, 0}, {}, {}});
+    pair.dial();
+    ASSERT_TRUE(pair.run([&] { return !pair.a_events.empty() && !pair.b_events.empty(); }));
+    EXPECT_TRUE(std::holds_alternative<link::LinkUp>(pair.a_events[0])) << dialler;
+  }
+}
+
+// Claim: a port in use is unavailable with a sentence that names the port.
+TEST(QuicEndpoint, port_in_use_is_unavailable) {
+  const auto first = open({{"127.0.0.1", 0}, {}, {}});
+  const auto second = QuicEndpoint::open(link::Identity::generate().value(), {first->local_address(), {}, {}});
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.error().code, base::ErrorCode::unavailable);
+  EXPECT_THAT(second.error().message, testing::HasSubstr(std::to_string(first->local_address().port)));
+}
+
+// Claim: a process that comes back under its key and port tells the peers of its former life that their links are gone: with the first
+// packet, not after the idle time-out.
+TEST(QuicEndpoint, restart_on_the_same_port_is_noticed_at_once) {
+  Pair pair;
+  QuicEndpoint::Options options;
+  options.bind = {"127.0.0.1", 0};
+  options.limits.idle_timeout = Duration::seconds(60);
+  options.limits.keep_alive = Duration::milliseconds(100);
+  const link::Identity identity = link::Identity::generate().value();
+  pair.a = open(options);
+  pair.b = open(options, identity);
+  pair.dial();
+  ASSERT_TRUE(pair.run([&] { return !pair.a_events.empty() && !pair.b_events.empty(); }));
+  options.bind = pair.b->local_address();
+  pair.b.reset();
+  pair.b = open(options, identity);
+  ASSERT_TRUE(pair.run([&] { return pair.a_events.size() == 2; }));
+  EXPECT_EQ(std::get<link::LinkDown>(pair.a_events[1]).reason, link::DownReason::closed_by_peer);
+  EXPECT_THAT(std::get<link::LinkDown>(pair.a_events[1]).text, testing::HasSubstr("restarted"));
+}
+
+// Claim: time that goes back does not: an endpoint driven with an older instant keeps its own.
+TEST(QuicEndpoint, time_never_goes_back) {
+  Pair pair;
+  pair.a = open({{"127.0.0.1", 0}, {}, {}});
+  pair.b = open({{"127.0.0.1", 0}, {}, {}});
+  pair.dial();
+  const base::Instant now = pair.harness.now();
+  for (int i = 0; i < 50; ++i) {
+    pair.a->advance(now + Duration::milliseconds(i % 2 == 0 ? 200 : 1));
+    pair.b->advance(now + Duration::milliseconds(i % 3 == 0 ? 200 : 1));
+  }
+  EXPECT_FALSE(pair.a->take_events().empty());
+}
+
+// Claim: while urgent frames to one peer wait, bulk to another peer gets no more than its floor of the uplink.
+TEST(QuicEndpoint, urgent_frames_to_one_peer_hold_back_bulk_to_another) {
+  QuicHarness harness;
+  link::Limits capped;
+  capped.uplink_bytes_per_s = 4'000'000;
+  link::Party from(harness, link::Identity::generate().value(), capped);
+  link::Party urgent(harness, link::Identity::generate().value(), {});
+  link::Party bulk(harness, link::Identity::generate().value(), {});
+  from.dial(urgent);
+  from.dial(bulk);
+  link::Endpoint* endpoints[] = {&from.road(), &urgent.road(), &bulk.road()};
+  auto run = [&](const std::function<bool()>& done) {
+    for (const base::Instant end = harness.now() + Duration::seconds(10); !done();) {
+      if (harness.now() > end) return false;
+      harness.turn(endpoints);
+      for (link::Party* party : {&from, &urgent, &bulk}) party->collect();
+    }
+    return true;
+  };
+  ASSERT_TRUE(run([&] { return from.is_up(urgent) && from.is_up(bulk); }));
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(from.send(bulk, base::Bytes(20'000), link::Priority::bulk).ok());
+    if (i >= 100) continue;
+    ASSERT_TRUE(from.send(urgent, base::Bytes(20'000), link::Priority::forward).ok());
+  }
+  ASSERT_TRUE(run([&] { return urgent.frame_count() == 100; }));
+  EXPECT_LE(bulk.frame_count(), 100 * 2 * 5 / 100) << "twice the floor, for the first and last packets";
+  ASSERT_TRUE(run([&] { return bulk.frame_count() == 200; }));
 }
 
 }  // namespace
