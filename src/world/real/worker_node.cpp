@@ -34,7 +34,9 @@ WorkerNode::WorkerNode(const link::Identity& identity, Options options, Log log,
   brain.incarnation = new_incarnation();
   brain.coordinator = options_.join.coordinator;
   brain.coordinator_addresses = {{options_.join.host, options_.join.port}};
-  brain.own_addresses = {options_.advertise.value_or(endpoint_->local_address())};
+  link::Address own = options_.advertise.value_or(endpoint_->local_address());
+  if (own.port == 0) own.port = endpoint_->local_address().port;  // told before the port was known
+  brain.own_addresses = {own};
   brain_ = std::make_unique<worker::Brain>(std::move(brain));
 }
 

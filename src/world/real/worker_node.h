@@ -29,7 +29,7 @@ class WorkerNode {
   struct Options {
     link::JoinLink join;
     link::Address bind;                          // where other workers reach us
-    std::optional<link::Address> advertise;      // as told to them; where it is missing: the bound address
+    std::optional<link::Address> advertise;      // as told to them; port 0 = the bound one; missing = the bound address
     std::filesystem::path cache;                 // of fetched files
     Device::Options device;
     link::Limits limits;

@@ -1,0 +1,80 @@
+#include "app/join.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "app/generate.h"
+#include "app/network.h"
+#include "app/settings.h"
+#include "world/real/worker_node.h"
+
+namespace stagecoach::app {
+
+using world::real::WorkerNode;
+
+namespace {
+
+WorkerNode* signalled_node = nullptr;
+
+void on_leave_signal(int) {
+  if (signalled_node) signalled_node->request_leave();
+}
+
+int complain(const base::Error& error) {
+  std::cerr << "stagecoach: " << error.message << "\n";
+  return 1;
+}
+
+}  // namespace
+
+int run_join(const JoinOptions& options) {
+  if (options.die_with_parent) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() == 1) return 1;  // the parent was gone before that
+  }
+  auto link = link::parse_join_link(options.link);
+  if (!link) return complain(link.error());
+  auto host = resolve(link->host);
+  if (!host) return complain(host.error());
+  link->host = *host;
+  auto bind = parse_address(options.listen);
+  if (!bind) return complain(bind.error().within("--listen"));
+
+  const std::filesystem::path key = options.key.empty() ? ".stagecoach/worker.key" : options.key;
+  std::error_code error;
+  if (key.has_parent_path()) std::filesystem::create_directories(key.parent_path(), error);
+  auto identity = link::Identity::load_or_create(key.string());
+  if (!identity) return complain(identity.error());
+  auto log = world::real::Log::open(options.log, false);
+  if (!log) return complain(log.error());
+
+  WorkerNode::Options node_options;
+  node_options.join = *link;
+  node_options.bind = *bind;
+  if (!options.advertise.empty()) {
+    auto advertised = parse_address(options.advertise);
+    if (!advertised) return complain(advertised.error().within("--advertise"));
+    node_options.advertise = *advertised;
+  } else if (bind->host == "0.0.0.0" || bind->host == "::") {
+    node_options.advertise = link::Address{local_address_towards(link->host, link->port), 0};
+  }
+  node_options.cache = options.cache;
+  node_options.device = {library_beside_program(), options.device};
+  auto node = WorkerNode::make(*identity, std::move(node_options), *log);
+  if (!node) return complain(node.error());
+  signalled_node = node->get();
+  struct sigaction action {};
+  action.sa_handler = on_leave_signal;
+  for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  const int code = (*node)->run();
+  signalled_node = nullptr;
+  (code == 0 ? std::cout : std::cerr) << "stagecoach: " << (*node)->last_words() << std::endl;
+  return code;
+}
+
+}  // namespace stagecoach::app

@@ -1,0 +1,24 @@
+// `stagecoach join LINK`: one worker.
+//
+// In:      the link, where to keep key, log and files. Out: an exit status when the run is over.
+// Thread:  the caller's, which becomes the loop thread.
+#pragma once
+
+#include <string>
+
+namespace stagecoach::app {
+
+struct JoinOptions {
+  std::string link;
+  std::string key;                          // key file; empty = .stagecoach/worker.key
+  std::string log;                          // empty = stderr
+  std::string cache = ".stagecoach/cache";
+  std::string device = "auto";
+  std::string listen = "0.0.0.0:0";
+  std::string advertise;                    // "host:port" that other workers dial; empty = found out
+  bool die_with_parent = false;             // a launcher's worker does not outlive it
+};
+
+int run_join(const JoinOptions& options);
+
+}  // namespace stagecoach::app

@@ -1,0 +1,72 @@
+// The program's entry: subcommands and their options; each is one file beside this one.
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "app/explain.h"
+#include "app/generate.h"
+#include "app/join.h"
+#include "app/status.h"
+#include "app/train.h"
+
+namespace {
+
+void add_run_options(CLI::App& command, stagecoach::app::TrainOptions& options) {
+  command.add_option("config", options.request.config, "a TOML file; every key has a default (see train --explain)");
+  command.add_option("--set", options.request.overrides, "key=value over the file, as often as needed")->allow_extra_args(false);
+  command.add_option("--resume", options.request.resume, "a run's folder: go on from its newest complete checkpoint");
+  command.add_flag("--plain", options.plain, "lines instead of a live view");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  namespace app = stagecoach::app;
+  CLI::App cli{"Pretrains one language model on single machines over ordinary links, bit for bit as one machine would.", "stagecoach"};
+  cli.require_subcommand(1);
+
+  app::TrainOptions train;
+  bool explain = false;
+  CLI::App* train_command = cli.add_subcommand("train", "train on this machine: a coordinator and its workers as local processes");
+  add_run_options(*train_command, train);
+  train_command->add_flag("--explain", explain, "print every key with its default, unit and meaning");
+  train_command->add_flag("--unsplit", train.unsplit, "one process and no network: the reference that a split run equals bit for bit");
+
+  app::TrainOptions coordinate;
+  coordinate.start_workers = false;
+  CLI::App* coordinate_command = cli.add_subcommand("coordinate", "coordinate a run whose workers join from other machines");
+  add_run_options(*coordinate_command, coordinate);
+
+  app::JoinOptions join;
+  CLI::App* join_command = cli.add_subcommand("join", "be a worker of a run");
+  join_command->add_option("link", join.link, "stagecoach://KEY@HOST:PORT, as the coordinator printed it")->required();
+  join_command->add_option("--key", join.key, "this worker's key file [.stagecoach/worker.key]");
+  join_command->add_option("--log", join.log, "log file [the terminal]");
+  join_command->add_option("--cache", join.cache, "folder for fetched files")->capture_default_str();
+  join_command->add_option("--device", join.device, "cpu, cuda, mps or auto")->capture_default_str();
+  join_command->add_option("--listen", join.listen, "where other workers reach this one")->capture_default_str();
+  join_command->add_option("--advertise", join.advertise, "host:port that other workers are told [the address towards the coordinator]");
+  join_command->add_flag("--die-with-parent", join.die_with_parent, "end when the process that started this one ends");
+
+  app::StatusOptions status;
+  CLI::App* status_command = cli.add_subcommand("status", "show the live state of a run");
+  status_command->add_option("run", status.target, "a run's folder, or its link")->required();
+  status_command->add_flag("--json", status.json, "one JSON object (docs/formats/status.md)");
+
+  app::GenerateOptions generate;
+  CLI::App* generate_command = app::add_generate_command(cli, generate);
+
+  CLI11_PARSE(cli, argc, argv);
+  std::error_code error;
+  train.program = coordinate.program = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  if (explain) {
+    std::cout << app::explain();
+    return 0;
+  }
+  if (train_command->parsed()) return app::run_train(train);
+  if (coordinate_command->parsed()) return app::run_train(coordinate);
+  if (join_command->parsed()) return app::run_join(join);
+  if (status_command->parsed()) return app::run_status(status);
+  if (generate_command->parsed()) return app::run_generate(generate, std::cout, std::cerr);
+  return 1;
+}

@@ -1,0 +1,125 @@
+#include "app/run_folder.h"
+
+#include <ctime>
+
+#include "app/explain.h"
+#include "base/files.h"
+#include "data/corpus.h"
+#include "data/shards.h"
+#include "data/tokenizer.h"
+#include "digest/digest.h"
+
+namespace stagecoach::app {
+
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+namespace fs = std::filesystem;
+
+LoadedSettings settings_of(const RunRequest& request) {
+  if (!request.resume) return load_settings(request.config, request.overrides);
+  const fs::path config = fs::path(*request.resume) / "config.toml";
+  std::error_code error;
+  if (!fs::exists(config, error)) {
+    LoadedSettings none;
+    none.problems.push_back(*request.resume + " is not a run's folder: it has no config.toml. Runs lie in runs/, one folder each");
+    return none;
+  }
+  if (request.config) {
+    LoadedSettings none;
+    none.problems.push_back("a resumed run keeps the config in its folder: give --set key=value for what may change, and no file");
+    return none;
+  }
+  auto loaded = load_settings(config.string(), request.overrides);
+  loaded.settings.run_dir = *request.resume;
+  return loaded;
+}
+
+namespace {
+
+Result<fs::path> shards_of(const RunSettings& settings, bool& reused) {
+  if (!settings.shards.empty()) {
+    reused = true;
+    return fs::path(settings.shards);
+  }
+  Result<std::string> text = settings.text_files.empty()
+                                 ? data::builtin_corpus_text()
+                                 : data::corpus_text_of_files(std::vector<fs::path>(settings.text_files.begin(), settings.text_files.end()));
+  if (!text) return text.error();
+  const auto tokenizer = data::make_byte_tokenizer();
+  if (tokenizer->vocab() != settings.train.model.vocab)
+    return Error{ErrorCode::mismatch, "text is cut by the tokenizer \"" + tokenizer->id().name + "\" of " + std::to_string(tokenizer->vocab()) +
+                                          " tokens, but model.vocab is " + std::to_string(settings.train.model.vocab) +
+                                          ": set it to " + std::to_string(tokenizer->vocab()) + " or give data.shards"};
+  auto built = data::build_shards(settings.shard_cache, *text, *tokenizer, {settings.holdout_fraction});
+  if (!built) return built.error();
+  reused = built->reused;
+  return built->directory;
+}
+
+Result<void> write_text(const fs::path& path, const std::string& text) {
+  std::error_code error;
+  fs::remove(path, error);
+  auto file = base::FileWriter::create(path);
+  if (!file) return file.error();
+  RETURN_IF_ERROR(file->write(base::as_bytes(text)));
+  return file->finish();
+}
+
+}  // namespace
+
+Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& settings) {
+  RunFolder folder;
+  folder.settings = settings;
+  folder.resumed = request.resume.has_value();
+  folder.path = settings.run_dir.empty() ? fs::path(default_run_dir(std::time(nullptr))) : fs::path(settings.run_dir);
+  folder.settings.run_dir = folder.path.string();
+  std::string why;
+  folder.split = model::balanced_split(settings.train.model, settings.stages, why);
+  if (folder.split.empty()) return Error{ErrorCode::invalid_argument, why};
+  std::error_code error;
+  if (!folder.resumed && (fs::exists(folder.file("books.db"), error) || fs::exists(folder.file("events.jsonl"), error)))
+    return Error{ErrorCode::already_exists, folder.path.string() + " holds a run already: continue it with --resume " +
+                                                folder.path.string() + ", or choose another run.dir"};
+  auto shards = shards_of(settings, folder.shards_reused);
+  if (!shards) return shards.error();
+  folder.shards = *shards;
+  fs::create_directories(folder.path, error);
+  if (error) return Error{ErrorCode::io_error, "the run's folder " + folder.path.string() + " cannot be made: " + error.message()};
+  if (!folder.resumed) RETURN_IF_ERROR(write_text(folder.file("config.toml"), to_toml(folder.settings)));
+  return folder;
+}
+
+fleet::Options fleet_options(const RunFolder& folder) {
+  fleet::Options fleet;
+  fleet.config = folder.settings.train;
+  fleet.split = folder.split;
+  fleet.replicas = static_cast<std::uint64_t>(folder.settings.replicas);
+  fleet.config_text = model::canonical_text(fleet.config);
+  static_cast<base::Bytes32&>(fleet.config_id) = digest::sha256(fleet.config_text);
+  fleet.layout_id = digest::sha256(model::canonical_text(fleet.split));
+  fleet.checkpoint_every = static_cast<std::uint64_t>(folder.settings.checkpoint_every);
+  return fleet;
+}
+
+Result<world::real::CoordinatorNode::Options> coordinator_options(const RunFolder& folder, std::string_view listen) {
+  auto bind = parse_address(folder.settings.listen.empty() ? listen : std::string_view(folder.settings.listen));
+  if (!bind) return bind.error();
+  world::real::CoordinatorNode::Options options;
+  options.fleet = fleet_options(folder);
+  options.store = {folder.path, folder.shards, folder.resumed, static_cast<std::size_t>(folder.settings.keep_checkpoints)};
+  options.bind = *bind;
+  options.limits.uplink_bytes_per_s = static_cast<std::uint64_t>(folder.settings.uplink_bytes_per_s);
+  options.name = folder.path.filename().string();
+  options.join_deadline = folder.settings.join_deadline;
+  return options;
+}
+
+std::optional<data::NgramEntropies> entropies_of(const RunFolder& folder) {
+  auto shards = data::TokenShards::open(folder.shards, {});
+  if (!shards) return std::nullopt;
+  auto entropies = data::ngram_entropies(*shards);
+  return entropies ? std::optional(*entropies) : std::nullopt;
+}
+
+}  // namespace stagecoach::app

@@ -1,0 +1,174 @@
+#include "app/train.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "app/local_workers.h"
+#include "app/network.h"
+#include "app/summary.h"
+#include "app/unsplit.h"
+#include "app/view.h"
+#include "base/files.h"
+
+namespace stagecoach::app {
+
+using base::Error;
+using base::Result;
+using world::real::CoordinatorNode;
+namespace fs = std::filesystem;
+
+namespace {
+
+// A signal handler has no other way to its run than a static object.
+CoordinatorNode* signalled_node = nullptr;
+volatile sig_atomic_t stops_asked = 0;
+
+void on_stop_signal(int) {
+  stops_asked = stops_asked + 1;
+  if (stops_asked > 1 || !signalled_node) {
+    // Twice: now. What is on the disk is complete or does not exist.
+    [[maybe_unused]] const auto written = ::write(1, TerminalView::kRestoreTerminal.data(), TerminalView::kRestoreTerminal.size());
+    ::_exit(130);
+  }
+  signalled_node->request_stop();
+}
+
+void catch_signals(CoordinatorNode* node) {
+  signalled_node = node;
+  struct sigaction action {};
+  action.sa_handler = node ? on_stop_signal : SIG_DFL;
+  for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+}
+
+int complain(const Error& error) {
+  std::cerr << "stagecoach: " << error.message << "\n";
+  return 1;
+}
+
+std::string join_link_of(const CoordinatorNode& node, const RunFolder& folder, const link::Identity& identity, bool local) {
+  link::JoinLink link{identity.peer_id(), node.address().host, node.address().port};
+  if (!folder.settings.advertise.empty()) {
+    if (const auto told = parse_address(folder.settings.advertise)) link.host = told->host, link.port = told->port ? told->port : link.port;
+  } else if (link.host == "0.0.0.0" || link.host == "::") {
+    link.host = local ? "127.0.0.1" : public_guess();
+  }
+  return link::to_string(link);
+}
+
+void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::string& link, const TrainOptions& options,
+               TerminalView& view) {
+  const auto& t = folder.settings.train;
+  view.say("run       " + folder.path.string() + (folder.resumed ? " (resumed at step " + std::to_string(node.first_step().value()) + ")" : ""));
+  view.say("model     " + std::to_string(t.model.layers) + " layers of width " + std::to_string(t.model.dim) + " in " +
+           std::to_string(folder.split.size()) + " stages x " + std::to_string(folder.settings.replicas) + " replicas, " +
+           std::to_string(t.schedule.steps) + " steps of " + std::to_string(t.batch.tokens_per_step()) + " tokens");
+  view.say("data      " + folder.shards.string() + (folder.shards_reused ? " (cut before)" : " (cut now)"));
+  for (const auto& finding : node.findings()) view.say("note      " + finding);
+  if (options.start_workers) {
+    view.say("workers   " + std::to_string(folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)) +
+             " processes on this machine, over QUIC; logs in " + (folder.path / "workers").string());
+  } else {
+    view.say("link      " + link);
+    view.say("          on each worker's machine: ./stagecoach join " + link);
+  }
+}
+
+RunSummary summarize(const RunFolder& folder, const observe::RunStatus& status, double seconds, std::uint64_t tokens) {
+  RunSummary summary;
+  summary.finished = status.step >= status.steps;
+  summary.run_dir = folder.path.string();
+  summary.step = static_cast<std::int64_t>(status.step);
+  summary.steps = static_cast<std::int64_t>(status.steps);
+  summary.train_loss = status.train_loss_smoothed ? status.train_loss_smoothed : status.train_loss;
+  if (status.validation_loss) summary.validation_loss = status.validation_loss->nats_per_token;
+  if (const auto entropies = entropies_of(folder)) {
+    summary.unigram_entropy = entropies->unigram;
+    summary.bigram_entropy = entropies->bigram;
+    summary.trigram_entropy = entropies->trigram;
+  }
+  summary.tokens = tokens;
+  summary.seconds = seconds;
+  summary.boundaries = boundary_bytes(folder.settings.train, folder.split);
+  summary.microbatches_per_step = folder.settings.train.batch.microbatches;
+  if (status.checkpoint) {
+    summary.checkpoint = status.checkpoint->path;
+    summary.generate_command = "./stagecoach generate " + shell_word(folder.path.string()) + " --prompt " + shell_word("In the beginning");
+  }
+  if (!summary.finished) summary.continue_command = "./stagecoach train --resume " + shell_word(folder.path.string());
+  return summary;
+}
+
+Result<void> write_link(const fs::path& path, const std::string& link) {
+  std::error_code error;
+  fs::remove(path, error);
+  auto file = base::FileWriter::create(path);
+  if (!file) return file.error();
+  RETURN_IF_ERROR(file->write(base::as_bytes(link + "\n")));
+  return file->finish();
+}
+
+int coordinate(const TrainOptions& options, const RunFolder& folder) {
+  auto identity = link::Identity::load_or_create(folder.file("coordinator.key").string());
+  if (!identity) return complain(identity.error());
+  auto log = world::real::Log::open(folder.file("coordinator.log").string(), false);
+  if (!log) return complain(log.error());
+  auto node_options = coordinator_options(folder, options.start_workers ? kTrainListen : kCoordinateListen);
+  if (!node_options) return complain(node_options.error());
+  TerminalView view({1, static_cast<std::uint64_t>(folder.settings.print_every), options.plain});
+  std::optional<LocalWorkers> workers;
+  std::uint64_t first_tokens = 0;
+  bool first_shown = false;
+  node_options->show = [&](const observe::RunStatus& status) {
+    if (!first_shown) first_tokens = status.tokens, first_shown = true;
+    view.show(status);
+  };
+  if (options.start_workers)
+    node_options->ended_workers = [&] { return workers ? workers->ended() : std::vector<std::pair<base::PeerId, std::string>>(); };
+  auto node = CoordinatorNode::make(*identity, std::move(*node_options), *log);
+  if (!node) return complain(node.error());
+  const std::string link = join_link_of(**node, folder, *identity, options.start_workers);
+  if (auto written = write_link(folder.file("link"), link); !written) return complain(written.error());
+  introduce(folder, **node, link, options, view);
+  catch_signals(node->get());
+  if (options.start_workers) {
+    auto started = LocalWorkers::start({options.program, folder.path, link, folder.settings.device,
+                                        folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)});
+    if (!started) return complain(started.error());
+    workers.emplace(std::move(*started));
+  }
+  const int code = (*node)->run();
+  const observe::RunStatus status = (*node)->status();
+  view.close();
+  workers.reset();
+  catch_signals(nullptr);
+  if (code != 0) {
+    std::cerr << "stagecoach: " << (*node)->last_words() << "\n";
+    if (status.checkpoint || folder.resumed)
+      std::cerr << "            continue with: ./stagecoach train --resume " << shell_word(folder.path.string()) << "\n";
+    return code;
+  }
+  RunSummary summary = summarize(folder, status, status.elapsed_s, status.tokens - first_tokens);
+  summary.workers_lost = static_cast<std::int64_t>((*node)->workers_lost());
+  summary.attempts_voided = (*node)->attempts() > 0 ? static_cast<std::int64_t>((*node)->attempts()) - 1 : 0;
+  std::cout << summary_text(summary) << std::flush;
+  return 0;
+}
+
+}  // namespace
+
+int run_train(const TrainOptions& options) {
+  const LoadedSettings loaded = settings_of(options.request);
+  if (!loaded.ok()) {
+    for (const auto& problem : loaded.problems) std::cerr << "stagecoach: " << problem << "\n";
+    return 1;
+  }
+  auto folder = open_run_folder(options.request, loaded.settings);
+  if (!folder) return complain(folder.error());
+  return options.unsplit ? run_unsplit(*folder) : coordinate(options, *folder);
+}
+
+}  // namespace stagecoach::app
