@@ -146,6 +146,13 @@ ngtcp2_tstamp QuicConnection::stamp(Instant now) const { return static_cast<ngtc
 
 link::Address QuicConnection::remote_address() const { return address_of(ngtcp2_conn_get_path(conn_)->remote).to_address(); }
 
+bool QuicConnection::has_remote(const UdpAddress& address) const {
+  const ngtcp2_addr& remote = ngtcp2_conn_get_path(conn_)->remote;
+  return remote.addrlen == address.length && std::equal(reinterpret_cast<const std::byte*>(remote.addr),
+                                                        reinterpret_cast<const std::byte*>(remote.addr) + remote.addrlen,
+                                                        reinterpret_cast<const std::byte*>(&address.storage));
+}
+
 void QuicConnection::read(const UdpAddress& from, std::span<const std::byte> datagram, Instant now) {
   now_ = now;
   if (state_ == State::closing) {

@@ -90,6 +90,7 @@ class QuicConnection {
   bool handshake_done() const { return handshake_done_; }
   std::optional<base::PeerId> peer() const { return tls_->peer(); }
   link::Address remote_address() const;
+  bool has_remote(const UdpAddress& address) const;
   Instant created() const { return created_; }
 
   void read(const UdpAddress& from, std::span<const std::byte> datagram, Instant now);

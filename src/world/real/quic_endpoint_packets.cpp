@@ -48,7 +48,13 @@ void QuicEndpoint::on_datagram(const UdpAddress& from, std::span<const std::byte
 
 void QuicEndpoint::on_unknown(const UdpAddress& from, std::span<const std::byte> datagram, std::span<const std::uint8_t> id) {
   const bool long_header = (static_cast<std::uint8_t>(datagram[0]) & 0x80) != 0;
-  if (!long_header) return answer_reset(from, datagram.size(), id);
+  if (!long_header) {
+    // A peer's reset names no connection of ours: its end is a token, which only the connections to its address can know.
+    for (const auto& connection : connections_) {
+      if (connection->has_remote(from)) connection->read(from, datagram, now_);
+    }
+    return answer_reset(from, datagram.size(), id);
+  }
   QuicIncoming incoming;
   incoming.from = from;
   if (ngtcp2_accept(&incoming.header, octets(datagram), datagram.size()) != 0) return;
