@@ -180,7 +180,7 @@ Instant QuicEndpoint::next_deadline() const {
     held = held || connection->notes.held;
   }
   for (const auto& [peer, dial] : dials_) next = std::min(next, dial.gives_up);
-  if (wants_write) next = std::min(next, out_.blocked() ? now_ + kRetryFullSocket : uplink_.ready_at());
+  if (wants_write) next = std::min(next, out_.blocked() ? now_ + kRetryFullSocket : uplink_.may_send() ? now_ : uplink_.ready_at());
   if (held) {
     for (const auto& connection : connections_) {
       if (urgent_moves(*connection)) next = std::min(next, connection->notes.urgent_progress + kUrgentPatience);

@@ -117,6 +117,7 @@ class QuicEndpoint : public link::Endpoint {
   std::vector<std::unique_ptr<QuicConnection>> connections_;
   std::size_t first_to_write_ = 0;
   std::size_t stateless_answers_ = 0;  // in this advance()
+  std::size_t written_bytes_ = 0;      // in this advance()
   std::map<base::PeerId, Dial> dials_;
   std::map<base::PeerId, Link> links_;
   link::BulkFloor floor_;

@@ -11,6 +11,7 @@ namespace {
 using base::Instant;
 
 constexpr std::size_t kReceivesMax = 256;           // system calls in one advance(), so that timers are never starved
+constexpr std::size_t kWriteBytesMax = 512u << 10;  // in one advance(), so that arriving packets do not overflow the socket meanwhile
 constexpr std::size_t kStatelessAnswersMax = 32;    // in one advance(): strangers cost little
 constexpr std::size_t kInitialBytesMin = 1200;      // RFC 9000, section 14.1
 // RFC 9000, section 10.3: a reset is one byte shorter than what it answers, so that two such ends cannot feed each other.
@@ -148,15 +149,16 @@ std::size_t QuicEndpoint::count_urgent() const {
       std::count_if(connections_.begin(), connections_.end(), [this](const auto& connection) { return urgent_moves(*connection); }));
 }
 
-/// Rounds of one burst each, until nobody can write: a busy link does not keep the others waiting longer than a burst.
+/// Rounds of one burst each, until nobody can write or it has been enough for once: a busy link does not keep the others waiting longer than a burst.
 void QuicEndpoint::write_all() {
   bool wrote = !connections_.empty();
+  written_bytes_ = 0;
   while (wrote) {
     wrote = false;
     const std::size_t urgent = count_urgent();
     ++first_to_write_;
     for (std::size_t i = 0; i < connections_.size(); ++i) {
-      if (out_.blocked() || !uplink_.may_send()) return;
+      if (out_.blocked() || !uplink_.may_send() || written_bytes_ >= kWriteBytesMax) return;
       QuicConnection& connection = *connections_[(first_to_write_ + i) % connections_.size()];
       const bool released = connection.notes.held && (urgent == 0 || floor_.bulk_is_due());
       if (connection.notes.wants_write || released) wrote = write_one(connection, urgent) || wrote;
@@ -172,6 +174,7 @@ bool QuicEndpoint::write_one(QuicConnection& connection, std::size_t urgent) {
   const std::size_t bytes = connection.write(turn);
   out_.flush();
   uplink_.sent(bytes);
+  written_bytes_ += bytes;
   if (had_urgent && connection.bytes_written() > before) connection.notes.urgent_progress = now_;
   connection.notes.held = others && connection.bulk_waits();
   connection.notes.wants_write = bytes > 0;
