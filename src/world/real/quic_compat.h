@@ -114,6 +114,15 @@ inline QuicCloseReceived received_close(ngtcp2_conn* connection) {
   return {by_application, error.error_code, std::string(reinterpret_cast<const char*>(error.reason), error.reasonlen)};
 }
 
+/// RESET_STREAM. We never send one: a frame is delivered or its link goes down. Peers that do are made with this in tests.
+inline int abandon_stream(ngtcp2_conn* connection, std::int64_t stream) {
+#if NGTCP2_VERSION_NUM >= 0x010000
+  return ngtcp2_conn_shutdown_stream_write(connection, 0, stream, 0);
+#else
+  return ngtcp2_conn_shutdown_stream_write(connection, stream, 0);
+#endif
+}
+
 inline base::Duration smoothed_round_trip(ngtcp2_conn* connection) {
 #if NGTCP2_VERSION_NUM >= 0x010000
   ngtcp2_conn_info info;

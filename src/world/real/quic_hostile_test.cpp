@@ -47,12 +47,7 @@ class HostilePeer {
     outgoing_.push_back(std::move(out));
     return outgoing_.back().stream;
   }
-  void reset(std::int64_t stream) {
-    // Both generations of ngtcp2 have this call; 1.x has one more argument, for flags.
-    if constexpr (requires(ngtcp2_conn* c) { ngtcp2_conn_shutdown_stream_write(c, stream, std::uint64_t{0}); }) {
-      ngtcp2_conn_shutdown_stream_write(raw(), stream, 0);
-    }
-  }
+  void reset(std::int64_t stream) { compat::abandon_stream(raw(), stream); }
   void pump(Instant now) {
     for (auto received = socket_.receive(); received; received = socket_.receive()) {
       for (std::size_t at = 0; at < received->bytes.size(); at += received->datagram_size) {
