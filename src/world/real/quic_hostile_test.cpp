@@ -115,9 +115,9 @@ class HostilePeers : public testing::Test {
  protected:
   static link::Limits limits() {
     link::Limits limits;
-    limits.idle_timeout = Duration::milliseconds(400);
+    limits.idle_timeout = Duration::milliseconds(800);
     limits.keep_alive = Duration::milliseconds(100);
-    limits.handshake_timeout = Duration::milliseconds(600);
+    limits.handshake_timeout = Duration::milliseconds(800);
     limits.incoming_streams_max = 16;
     limits.receive_buffer_bytes_max = 4u << 20;
     limits.handshakes_max = 16;
@@ -291,7 +291,7 @@ TEST_F(HostilePeers, handshakes_without_end) {
   link::Party late(harness_, link::Identity::generate().value(), limits());
   late.dial(*victim_);
   link::Endpoint* endpoints[] = {&victim_->road(), &honest_->road(), &late.road()};
-  for (const Instant end = harness_.now() + Duration::milliseconds(550); !late.is_up(*victim_) && harness_.now() < end;) {
+  for (const Instant end = harness_.now() + Duration::milliseconds(750); !late.is_up(*victim_) && harness_.now() < end;) {
     harness_.turn(endpoints);
     for (link::Party* party : {victim_.get(), honest_.get(), &late}) party->collect();
   }
