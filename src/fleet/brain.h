@@ -19,6 +19,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "base/time.h"
+#include "fleet/pieces.h"
 #include "fleet/records.h"
 #include "model/config.h"
 #include "wire/peer_events.h"
@@ -139,7 +140,7 @@ class Brain {
   const std::vector<wire::StageView>& views() const { return views_; }
   const Options& options() const { return options_; }
   bool running() const { return phase_ == Phase::running; }
-  /// The phase and its reason in one line, for people.
+  /// Why the run is where it is, for people; empty while it simply goes on.
   std::string phase_text() const;
   /// True where `peer` has reported its whole result of the open step.
   bool has_prepared(const base::PeerId& peer) const { return prepared_.contains(peer); }
@@ -161,7 +162,9 @@ class Brain {
   void on_tick();
   void refuse(const base::PeerId& peer, base::Incarnation incarnation, const std::string& reason);
   std::optional<std::uint64_t> free_seat() const;
+  void send_assignment(const base::PeerId& peer);
   void lose(const base::PeerId& peer, const std::string& reason);
+  void open_again_if_stalled();
   void begin_if_complete();
 
   // views.cpp
@@ -212,8 +215,11 @@ class Brain {
   std::vector<wire::StageView> views_;
   std::vector<std::string> attempt_reasons_;   // why the next attempt is wanted; empty = it is not
   std::vector<Eviction> evictions_;            // for the next view's row
-  std::map<std::pair<base::PeerId, base::PeerId>, int> unreachable_rounds_;
-  std::map<base::PeerId, int> accusations_;
+  struct Unreachable {
+    base::Attempt attempt;  // in which it was last reported: both ends report it, again and again
+    int rounds = 0;
+  };
+  std::map<std::pair<base::PeerId, base::PeerId>, Unreachable> unreachable_;
   std::map<base::Step, int> broken_;           // times that a step's books did not add up
 
   // the store
@@ -229,6 +235,8 @@ class Brain {
   std::map<base::PeerId, wire::Lease> leases_;
   base::Instant step_began_;
   base::Duration longest_step_;
+  base::Instant progress_at_;                  // when anything of the open step was last seen to move
+  int stalls_ = 0;                             // times in a row that nothing moved for too long
 
   // the checkpoint being made
   struct Save {
@@ -236,7 +244,7 @@ class Brain {
     struct Source {
       base::PeerId peer;
       std::uint32_t tensors = 0;                       // as announced by its first chunk
-      std::map<std::uint32_t, std::uint64_t> missing;  // bytes still to come, by tensor that has begun
+      std::map<std::uint32_t, TensorPieces> arrived;   // by tensor that has begun
       std::uint32_t done = 0;                          // tensors that are whole
     };
     std::vector<Source> sources;                       // per stage

@@ -15,7 +15,10 @@ constexpr Duration kTick = Duration::milliseconds(500);
 constexpr Duration kReturnGrace = Duration::seconds(3);
 /// A device that has not answered for 20 times its longest operation, and at least this long, hangs (PROTOCOL, time-out 1).
 constexpr Duration kHangAtLeast = Duration::seconds(30);
-/// The net below all others: a step that takes 10 times the longest one so far, and at least this long, is opened again.
+/// Before the first commit nobody knows how long an operation takes: a device may compile or load first.
+constexpr Duration kHangAtFirst = Duration::seconds(600);
+/// The net below all others: a step in which nothing was seen to move for 10 times the longest step so far, and at least this
+/// long, is opened again; twice as late each time in a row, so that it ends even where this is too short.
 constexpr Duration kStallAtLeast = Duration::seconds(120);
 }  // namespace
 
@@ -61,6 +64,11 @@ void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
   worker.linked = true;
   worker.addresses = hello.addresses;
   workers_[peer] = worker;
+  send_assignment(peer);
+}
+
+void Brain::send_assignment(const PeerId& peer) {
+  const std::uint64_t seat = workers_.at(peer).stage;
   wire::Assign assign;
   assign.term = options_.term;
   assign.run = options_.run;
@@ -68,17 +76,21 @@ void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
   assign.layout_id = options_.layout_id;
   assign.config_text = options_.config_text;
   for (const auto& range : options_.split) assign.split_ends.push_back(static_cast<std::uint64_t>(range.last));
-  assign.stage = base::StageIndex(*seat);
+  assign.stage = base::StageIndex(seat);
   assign.version = base::WeightVersion(committed_.value());
-  if (committed_.value() > 0) assign.state = options_.state.at(*seat);
-  if (*seat == 0) assign.shards = options_.shards;
+  if (committed_.value() > 0) assign.state = options_.state.at(seat);
+  if (seat == 0) assign.shards = options_.shards;
   send(peer, std::move(assign));
 }
 
 void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hello) {
   worker.linked = true;
   worker.addresses = hello.addresses;
-  if (!worker.in_view) return;
+  if (phase_ == Phase::gathering) {
+    send_assignment(peer);  // it may never have heard it
+    return begin_if_complete();
+  }
+  if (!worker.in_view) return;  // the view on its way is its answer
   if (hello.version.value() > committed_.value())
     return end(6, "a worker has applied step " + std::to_string(hello.version.value()) + ", the database's newest is step " +
                       std::to_string(committed_.value()) + ": the database is damaged; resume from the newest checkpoint");
@@ -117,12 +129,12 @@ void Brain::on_ready(const PeerId& peer, const wire::Ready& ready) {
 
 void Brain::begin_if_complete() {
   std::uint64_t ready = 0;
-  for (const auto& [peer, worker] : workers_) ready += worker.ready;
+  for (const auto& [peer, worker] : workers_) ready += worker.ready && worker.linked;
   if (ready < options_.replicas * options_.split.size()) return;
   for (const auto& [peer, worker] : workers_)
     views_[worker.stage].members.push_back(wire::Member{peer, worker.incarnation, worker.addresses});
   phase_ = Phase::running;
-  step_began_ = now_;
+  step_began_ = progress_at_ = now_;
   want_attempt("all workers are here");
 }
 
@@ -132,6 +144,9 @@ void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
   worker.previous_at = worker.telemetry_at;
   worker.telemetry = telemetry;
   worker.telemetry_at = now_;
+  const auto moved = [](const wire::Telemetry& t) { return std::tie(t.attempt, t.version, t.forwarded, t.accepted, t.accumulated); };
+  // A device at work moves too; where it hangs, its own time-out finds it.
+  if (telemetry.running_ns > 0 || moved(telemetry) != moved(worker.previous)) progress_at_ = now_;
 }
 
 void Brain::on_link_down(const wire::LinkIsDown& event) {
@@ -143,7 +158,8 @@ void Brain::on_link_down(const wire::LinkIsDown& event) {
     abandon_save("the link to " + event.peer.short_hex() + ", which sent its state, broke");
   const bool final = event.reason == link::DownReason::idle || event.reason == link::DownReason::closed_by_peer ||
                      event.reason == link::DownReason::protocol_error;
-  if (!it->second.in_view || final) lose(event.peer, link::to_string(event.reason) + ": " + event.text);
+  // Otherwise it has the time of kReturnGrace to come back to its place, also while workers gather.
+  if (final) lose(event.peer, link::to_string(event.reason) + ": " + event.text);
 }
 
 void Brain::on_tick() {
@@ -153,14 +169,19 @@ void Brain::on_tick() {
     if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");
     const Duration running = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.running_ns));
     const Duration longest = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.service_max_ns));
-    if (worker.in_view && running > kHangAtLeast && running > longest * 20) lost.emplace_back(peer, "its device hangs");
+    if (worker.in_view && running > (newest_commit_ ? kHangAtLeast : kHangAtFirst) && running > longest * 20) lost.emplace_back(peer, "its device hangs");
   }
   for (const auto& [peer, reason] : lost) lose(peer, reason);
-  if (phase_ == Phase::running && now_ - step_began_ > std::max(kStallAtLeast, longest_step_ * 10)) {
-    step_began_ = now_;
-    if (save_ && !save_->handed_over) abandon_save("its state did not arrive");
-    want_attempt("step " + std::to_string(open_step().value()) + " made no progress");
-  }
+  open_again_if_stalled();
+}
+
+void Brain::open_again_if_stalled() {
+  if (phase_ != Phase::running || storing_ || (save_ && save_->handed_over)) return;
+  if (now_ - progress_at_ <= std::max(kStallAtLeast, longest_step_ * 10) * (std::int64_t{1} << std::min(stalls_, 10))) return;
+  progress_at_ = now_;
+  ++stalls_;
+  if (save_) abandon_save("its state did not arrive");
+  want_attempt("step " + std::to_string(open_step().value()) + " made no progress");
 }
 
 void Brain::lose(const PeerId& peer, const std::string& reason) {
@@ -172,6 +193,7 @@ void Brain::lose(const PeerId& peer, const std::string& reason) {
     effects_.push_back(wire::CloseLink{peer, reason.substr(0, 200)});
   }
   workers_.erase(it);
+  std::erase_if(unreachable_, [&](const auto& entry) { return entry.first.first == peer || entry.first.second == peer; });
   if (worker.ready) happened(WorkerLost{peer, base::StageIndex(worker.stage), reason});
   if (!worker.in_view && phase_ == Phase::gathering) return;
   gone_.insert({peer, worker.incarnation});

@@ -39,6 +39,7 @@ void Brain::request_save() {
     save.sources.push_back(Save::Source{linked->peer, 0, {}, 0});
   }
   save_wanted_ = false;
+  save_error_.reset();  // of an earlier one: this one may succeed
   effects_.push_back(CheckpointBegin{save.version, views_.size()});
   for (const auto& source : save.sources) send(source.peer, wire::SaveRequest{options_.term, save.version});
   save_ = std::move(save);
@@ -59,16 +60,20 @@ void Brain::on_state_chunk(const PeerId& peer, wire::StateChunk& chunk) {
   std::uint64_t bytes = chunk.dtype <= 3 ? base::bytes_per_element(static_cast<base::DType>(chunk.dtype)) : 0;
   for (std::uint64_t extent : chunk.shape) bytes = extent < kTensorMax && bytes < kTensorMax ? bytes * extent : kTensorMax;
   const bool fits = chunk.tensors > 0 && chunk.tensors <= 4 * wire::kNormsMax && chunk.tensor < chunk.tensors && bytes > 0 &&
-                    bytes < kTensorMax && chunk.bytes && chunk.offset <= bytes && chunk.bytes->size() <= bytes - chunk.offset &&
-                    (source.tensors == 0 || source.tensors == chunk.tensors);
-  if (!fits) {
+                    bytes < kTensorMax && chunk.bytes && (source.tensors == 0 || source.tensors == chunk.tensors);
+  auto added = TensorPieces::Added::nonsense;
+  if (fits) {
+    TensorPieces& pieces = source.arrived.try_emplace(chunk.tensor, bytes).first->second;
+    if (pieces.bytes() == bytes) added = pieces.add(chunk.offset, chunk.bytes->size());
+    if (added == TensorPieces::Added::fresh && pieces.whole()) ++source.done;
+  }
+  if (added == TensorPieces::Added::repeat) return;  // the save was asked for again after a link broke
+  if (added == TensorPieces::Added::nonsense) {
     abandon_save("stage " + std::to_string(stage) + " sent a state that makes no sense");
     return lose(peer, "it sent a state whose shapes and sizes contradict each other");
   }
   source.tensors = chunk.tensors;
-  const auto [missing, fresh] = source.missing.try_emplace(chunk.tensor, bytes);
-  missing->second -= std::min<std::uint64_t>(missing->second, chunk.bytes->size());
-  if (missing->second == 0) ++source.done;
+  progress_at_ = now_;
   effects_.push_back(CheckpointChunk{base::StageIndex(stage), std::move(chunk)});
   for (const auto& each : save_->sources)
     if (each.tensors == 0 || each.done < each.tensors) return;

@@ -12,7 +12,7 @@ using base::Step;
 
 void Brain::lease_step() {
   leases_.clear();
-  step_began_ = now_;
+  step_began_ = progress_at_ = now_;
   if (draining_ || last_step_committed()) return;
   const auto total = static_cast<std::uint64_t>(model::plan_of(options_.config, open_step()).total());
   const auto& heads = views_[0].members;
@@ -37,6 +37,7 @@ void Brain::on_prepared(const PeerId& peer, wire::Prepared& prepared) {
       !worker.in_view || view_in_store_)
     return;  // of an attempt that is void, or of a step that is committed
   prepared_[peer] = std::move(prepared);
+  progress_at_ = now_;
   try_commit();
 }
 
@@ -112,8 +113,8 @@ void Brain::committed(const CommitRecord& record) {
   committed_ = record.step;
   newest_commit_ = record;
   prepared_.clear();
-  unreachable_rounds_.clear();
-  accusations_.clear();
+  unreachable_.clear();
+  stalls_ = 0;
   broken_.clear();
   longest_step_ = std::max(longest_step_, now_ - step_began_);
   for (const auto& [peer, worker] : workers_) send(peer, commit_for(worker.stage));
@@ -143,7 +144,7 @@ void Brain::finish_if_done() {
 }
 
 std::string Brain::phase_text() const {
-  if (phase_ == Phase::ended) return "ended";
+  if (phase_ == Phase::ended) return "";
   if (phase_ == Phase::gathering) {
     std::size_t ready = 0;
     for (const auto& [peer, worker] : workers_) ready += worker.ready;
@@ -153,7 +154,7 @@ std::string Brain::phase_text() const {
   if (view_in_store_ || !attempt_reasons_.empty())
     return "attempt " + std::to_string(attempt_.value()) + (attempt_reasons_.empty() ? "" : ": " + attempt_reasons_.front());
   if (draining_) return save_ ? "the last checkpoint is being written" : "the run ends";
-  return "step " + std::to_string(open_step().value());
+  return "";  // it goes on: nothing to explain
 }
 
 }  // namespace stagecoach::fleet

@@ -85,20 +85,25 @@ void Brain::on_trouble(const PeerId& peer, const wire::Trouble& trouble) {
 void Brain::on_unreachable(const PeerId& peer, const wire::Trouble& trouble) {
   const auto partner = workers_.find(trouble.partner);
   if (partner == workers_.end()) return;
-  ++accusations_[trouble.partner];
   const auto pair = std::minmax(peer, trouble.partner);
-  if (++unreachable_rounds_[pair] < 2)
+  Unreachable& known = unreachable_[pair];
+  if (known.attempt == attempt_) return;  // the other end's word, or a repeat, of what a new attempt will answer
+  known.attempt = attempt_;
+  if (++known.rounds < 2)
     return want_attempt("worker " + peer.short_hex() + " cannot reach " + trouble.partner.short_hex());
-  // Two live workers that cannot reach each other (PROTOCOL, time-out 5): out goes the one with more accusers, else the one whose
-  // stage keeps more replicas, else the larger key.
+  // Two live workers that cannot reach each other (PROTOCOL, time-out 5): out goes the one that more others cannot reach either,
+  // else the one whose stage keeps more replicas, else the larger key.
   const Worker& mine = workers_.at(peer);
   const auto weight = [&](const PeerId& p, const Worker& w) {
-    return std::make_tuple(accusations_[p], members_of(w.stage), p);
+    const auto pairs = std::count_if(unreachable_.begin(), unreachable_.end(), [&](const auto& entry) {
+      return entry.first.first == p || entry.first.second == p;
+    });
+    return std::make_tuple(pairs, members_of(w.stage), p);
   };
   const bool partner_goes = weight(trouble.partner, partner->second) > weight(peer, mine);
   const PeerId out = partner_goes ? trouble.partner : peer;
   const PeerId stays = partner_goes ? peer : trouble.partner;
-  unreachable_rounds_.erase(pair);
+  unreachable_.erase(pair);
   lose(out, "no link between it and " + stays.short_hex() + " comes up");
 }
 

@@ -47,6 +47,7 @@ Actions Reduce::bits_from(const PeerId& member, const Bitmap& bits) {
   if (started_ || bitmaps_.size() < options_.members.size()) return {};
   std::uint64_t count = 0;
   for (const auto& [peer, theirs] : bitmaps_) count += theirs.count();
+  if (count > options_.required) return {Broken{"the group's bitmaps hold more microbatches than the step has"}};
   return count == options_.required ? start() : Actions{};
 }
 

@@ -56,7 +56,7 @@ Effects Brain::step(Event event, Instant now) {
 
 Instant Brain::next_deadline() const {
   if (phase_ == Phase::ended) return Instant::never();
-  return std::min({redial_at_, give_up_at_, links_due_, troubles_due_, telemetry_due_});
+  return std::min({redial_at_, give_up_at_, links_due_, redial_members_at_, troubles_due_, telemetry_due_});
 }
 
 void Brain::on_tick(const Tick& tick) {
@@ -78,20 +78,21 @@ void Brain::on_tick(const Tick& tick) {
           trouble(wire::TroubleKind::unreachable, member.peer, "no link came up within the time for dialling");
     dial_members();
   }
+  if (now_ >= redial_members_at_) dial_members();
   if (now_ >= troubles_due_) send_troubles();
   if (now_ >= telemetry_due_) send_telemetry();
 }
 
 void Brain::issue(ComputeRequest request, Step step, MicrobatchIndex m, ShardIndex shard) {
   const base::OpId op(next_op_++);
-  pending_[op] = Pending{step, m, shard, request.index(), now_};
-  ++on_device_;
+  pending_[op] = Pending{step, m, shard, request.index()};
+  if (on_device_++ == 0) device_since_ = now_;
   effects_.push_back(Compute{op, std::move(request)});
 }
 
 void Brain::urgent(ComputeRequest request, Step step, ShardIndex shard) {
   const std::size_t kind = request.index();
-  urgent_.emplace_back(std::move(request), Pending{step, {}, shard, kind, now_});
+  urgent_.emplace_back(std::move(request), Pending{step, {}, shard, kind});
 }
 
 void Brain::dispatch_compute() {
@@ -130,6 +131,7 @@ void Brain::drop_open_work() {
 void Brain::on_compute_done(ComputeDone& done) {
   CHECK(on_device_ > 0, "a completion belongs to a request");
   --on_device_;
+  device_since_ = now_;
   busy_ns_ += static_cast<std::uint64_t>(done.took.ns());
   service_max_ns_ = std::max(service_max_ns_, static_cast<std::uint64_t>(done.took.ns()));
   const auto it = pending_.find(done.op);

@@ -85,6 +85,7 @@ struct Options {
 class Brain {
  public:
   explicit Brain(Options options);
+  virtual ~Brain() = default;
 
   /// The first effects: dials the coordinator.
   Effects start(base::Instant now);
@@ -182,7 +183,6 @@ class Brain {
     base::MicrobatchIndex m;
     base::ShardIndex shard;
     std::size_t kind = 0;              // index in ComputeRequest
-    base::Instant since;
   };
 
   Options options_;
@@ -202,6 +202,7 @@ class Brain {
   model::TrainConfig config_;
   model::Split split_;
   std::uint64_t stage_ = 0;
+  base::WeightVersion assigned_version_;
   std::unique_ptr<WindowPolicy> window_;
   PrepareDone ready_;
 
@@ -211,6 +212,7 @@ class Brain {
   std::set<base::PeerId> up_;
   std::map<base::PeerId, std::vector<wire::Message>> outbox_;  // for members whose link is not up yet
   base::Instant links_due_ = base::Instant::never();
+  base::Instant redial_members_at_ = base::Instant::never();
 
   // the books
   base::WeightVersion version_;
@@ -226,7 +228,8 @@ class Brain {
   std::deque<std::pair<ComputeRequest, Pending>> urgent_;
   std::set<std::pair<base::Step, base::MicrobatchIndex>> backward_ready_;
   std::set<std::pair<base::Step, base::MicrobatchIndex>> forward_ready_;
-  std::size_t on_device_ = 0;
+  std::size_t on_device_ = 0;                       // void ones included: they too keep the device busy
+  base::Instant device_since_;                      // when the device began with the oldest of them
   std::uint64_t busy_ns_ = 0;
   std::uint64_t service_max_ns_ = 0;
 

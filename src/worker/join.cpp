@@ -10,6 +10,7 @@ using base::PeerId;
 
 namespace {
 constexpr Duration kLinkTime = Duration::seconds(8);           // for all links of a view to come up: dial, retry, dial
+constexpr Duration kRedialMember = Duration::milliseconds(500);
 constexpr Duration kTelemetryEvery = Duration::seconds(1);
 constexpr Duration kCoordinatorSilence = Duration::seconds(60);
 
@@ -51,7 +52,7 @@ void Brain::on_link_down(const wire::LinkIsDown& event) {
   } else if (links_due_ == Instant::never()) {
     links_due_ = now_ + kLinkTime;
   } else {
-    dial_members();  // a dial failed and there is time left: the peer may only just have started to listen
+    redial_members_at_ = now_ + kRedialMember;  // a dial failed and there is time left: the peer may not have listened yet
   }
 }
 
@@ -107,7 +108,12 @@ void Brain::on_coordinator_message(wire::Message& message) {
 }
 
 void Brain::on_assign(wire::Assign& assign) {
-  if (phase_ != Phase::joining) return;  // a repeat after a new link: hello has told where we stand
+  if (phase_ != Phase::joining) {
+    // After a new link the coordinator may have given our place away. A repeat of what we are already is no news: hello told.
+    if (phase_ != Phase::in_view && (assign.stage.value() != stage_ || assign.version != assigned_version_))
+      exit(4, "the place of this worker was given away while it had no link to the coordinator: start it again");
+    return;
+  }
   std::string why;
   if (!model::parse_canonical_text(assign.config_text, config_, why))
     return fail("the coordinator's config cannot be read (" + why + "): it runs another version of stagecoach");
@@ -124,7 +130,7 @@ void Brain::on_assign(wire::Assign& assign) {
     return fail("the coordinator's split of the layers does not match its LayoutId");
   run_ = assign.run;
   stage_ = assign.stage.value();
-  version_ = assign.version;
+  version_ = assigned_version_ = assign.version;
   phase_ = Phase::preparing;
   note("assigned to stage " + std::to_string(stage_) + " of " + std::to_string(split_.size()) + ", layers " +
        std::to_string(split_[stage_].first) + " to " + std::to_string(split_[stage_].last - 1) + ", from version " +
@@ -165,6 +171,7 @@ void Brain::on_view(wire::View& view) {
   troubles_due_ = Instant::never();
   urgent(VoidAttemptsBefore{attempt_}, base::Step{});
   install_members(view);
+  links_due_ = Instant::never();  // new partners get the whole time for dialling
   dial_members();
   open_steps();
   unpark();
@@ -181,6 +188,7 @@ void Brain::install_members(const wire::View& view) {
 }
 
 void Brain::dial_members() {
+  redial_members_at_ = Instant::never();
   bool missing = false;
   for (const auto& [stage, view] : views_) {
     for (const auto& member : view.members) {

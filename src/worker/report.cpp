@@ -37,9 +37,7 @@ void Brain::send_telemetry() {
   t.version = version_;
   t.busy_ns = busy_ns_;
   t.service_max_ns = service_max_ns_;
-  Instant oldest = Instant::never();
-  for (const auto& [op, about] : pending_) oldest = std::min(oldest, about.since);
-  t.running_ns = oldest == Instant::never() ? 0 : static_cast<std::uint64_t>((now_ - oldest).ns());
+  t.running_ns = on_device_ == 0 ? 0 : static_cast<std::uint64_t>((now_ - device_since_).ns());
   t.queued = static_cast<std::uint32_t>(urgent_.size() + backward_ready_.size() + forward_ready_.size() + on_device_);
   const BookCounts counts = count(books_);
   t.offered = counts.offered, t.accepted = counts.accepted, t.forwarded = counts.forwarded, t.accumulated = counts.accumulated;

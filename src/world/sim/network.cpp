@@ -126,15 +126,15 @@ void Network::close(Node from, Node to, const std::string& text) {
   tell_down(from, to, epoch, DownReason::closed_by_us, text);
   // The word follows whatever was sent before it on the control stream.
   const Instant arrival = std::max(timeline_.now() + p.delay.at(from), p.control_arrival[from] + Duration::nanoseconds(1));
-  timeline_.at(arrival, [this, from, to, epoch, text] { tell_down(to, from, epoch, DownReason::closed_by_peer, text); });
+  timeline_.at(arrival, [this, from, to, epoch, text] {
+    if (!pair(from, to).broken) tell_down(to, from, epoch, DownReason::closed_by_peer, text);
+  });
 }
 
-void Network::silence(Node a, Node b, Duration after) {
-  const std::uint64_t epoch = pair(a, b).epoch;
-  timeline_.at(timeline_.now() + after, [this, a, b, epoch] {
-    tell_down(b, a, epoch, DownReason::idle, "nothing was heard");
-    tell_down(a, b, epoch, DownReason::idle, "nothing was heard");
-  });
+void Network::silence(Node at, Node peer, Duration after) {
+  const std::uint64_t epoch = pair(at, peer).epoch;
+  timeline_.at(timeline_.now() + after,
+               [this, at, peer, epoch] { tell_down(at, peer, epoch, DownReason::idle, "nothing was heard"); });
 }
 
 void Network::crash(Node node) {
@@ -142,7 +142,7 @@ void Network::crash(Node node) {
   for (auto& [ends, p] : pairs_) {
     if (ends.first != node && ends.second != node) continue;
     const Node other = ends.first == node ? ends.second : ends.first;
-    if (p.up.at(other)) silence(node, other, options_.idle_timeout + uniform(Duration(), Duration::milliseconds(500)));
+    if (p.up.at(other)) silence(other, node, options_.idle_timeout + uniform(Duration(), Duration::milliseconds(500)));
   }
 }
 
@@ -153,7 +153,9 @@ void Network::leave(Node node) {
     const std::uint64_t epoch = p.epoch;
     p.up.at(node) = false;
     const Instant arrival = std::max(timeline_.now() + p.delay.at(node), p.control_arrival[node] + Duration::nanoseconds(1));
-    timeline_.at(arrival, [this, node, other, epoch] { tell_down(other, node, epoch, DownReason::closed_by_peer, "ended"); });
+    timeline_.at(arrival, [this, node, other, epoch] {
+      if (!pair(node, other).broken) tell_down(other, node, epoch, DownReason::closed_by_peer, "ended");
+    });
   }
   dead_[node] = true;
 }
@@ -164,15 +166,18 @@ void Network::stall(Node node, Instant until) {
   for (auto& [ends, p] : pairs_) {
     if (ends.first != node && ends.second != node) continue;
     const Node other = ends.first == node ? ends.second : ends.first;
-    if (p.up.at(other)) silence(node, other, options_.idle_timeout);
+    if (!p.up.at(other)) continue;
+    silence(other, node, options_.idle_timeout);
+    silence(node, other, options_.idle_timeout);
   }
 }
 
-void Network::break_link(Node a, Node b) {
+void Network::break_link(Node a, Node b, Notice notice) {
   Pair& p = pair(a, b);
   if (!p.up.at(a) || !p.up.at(b) || p.broken) return;
   p.broken = true;
-  silence(a, b, uniform(Duration::seconds(1), options_.idle_timeout));
+  silence(a, b, notice.first);
+  silence(b, a, notice.second);
 }
 
 }  // namespace stagecoach::world::sim

@@ -61,8 +61,12 @@ class Network {
   void leave(Node node);
   /// The node does nothing until `until`; what arrives waits, but a peer that hears nothing for the idle time-out gives up.
   void stall(Node node, base::Instant until);
-  /// The link dies under both: frames under way and later are lost until both notice.
-  void break_link(Node a, Node b);
+  /// When each end of a link that dies hears of it.
+  struct Notice {
+    base::Duration first, second;
+  };
+  /// The link dies under both: frames under way and later are lost. Each end notices at its own time, or when the other dials anew.
+  void break_link(Node a, Node b, Notice notice);
   bool linked(Node a, Node b) const;
   bool alive(Node node) const { return !dead_.contains(node); }
   /// Runs `what` for a node now, or when it has woken up; never for a dead one.
@@ -80,7 +84,7 @@ class Network {
   };
   Pair& pair(Node a, Node b);
   void tell_down(Node at, Node peer, std::uint64_t epoch, link::DownReason reason, const std::string& text);
-  void silence(Node a, Node b, base::Duration after);
+  void silence(Node at, Node peer, base::Duration after);
   base::Duration uniform(base::Duration low, base::Duration high);
 
   Timeline& timeline_;

@@ -68,6 +68,8 @@ std::uint64_t hash_of(const std::vector<std::uint64_t>& sums) {
 
 }  // namespace
 
+std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor) { return mix64(weights, tensor); }
+
 ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages)
     : config_(config), stage_(stage), stages_(stages), weights_(fold({kInit, stage})) {}
 
@@ -130,7 +132,9 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
     std::erase_if(sums_, [&](const auto& entry) { return entry.first.second < voided->attempt; });
     std::erase_if(reduced_, [&](const auto& entry) { return entry.first.second < voided->attempt; });
   } else if (std::holds_alternative<worker::ExportState>(request)) {
-    result.state.push_back({"weights." + std::to_string(stage_), {base::DType::i64, {1}, wrap(weights_)}});
+    for (std::uint64_t tensor = 0; tensor < kProvenanceTensors; ++tensor)
+      result.state.push_back({"stage." + std::to_string(stage_) + ".tensor." + std::to_string(tensor),
+                              {base::DType::i64, {1}, wrap(exported_word(weights_, tensor))}});
   }
   return result;
 }

@@ -20,6 +20,10 @@ namespace stagecoach::world::sim {
 /// Elements of a provenance stage's flat gradient: enough for several shards of unequal length.
 inline constexpr std::int64_t kProvenanceElements = 11;
 inline constexpr std::size_t kProvenanceBytes = 8;
+/// Tensors of one word each that a stage exports: their slices travel apart and overtake each other.
+inline constexpr std::uint64_t kProvenanceTensors = 3;
+/// The word of exported tensor `tensor` of a stage with these weights.
+std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor);
 
 /// The device of one simulated worker.
 class ProvenanceStage {

@@ -32,6 +32,10 @@ struct FaultOptions {
   int crashes = 0;       // a worker process dies without a word; never the last of its stage
   int stalls = 0;        // a worker stands still for 0.1 to 12 s (beyond the idle time-out it is dead to the others)
   int link_breaks = 0;   // a link between two live workers, or a worker and the coordinator, dies; frames under way are lost
+  int hangs = 0;         // a worker's device never answers again, its process lives on; never the last of its stage
+  int flaps = 0;         // as a view is decided, a link between two workers is lost and dialled anew by both ends within milliseconds
+  int returns = 0;       // a worker loses its link to the coordinator and dials anew at once, also while workers gather
+  int lost_saves = 0;    // a request to save is lost with the link that carries it, and the worker dials anew at once
 };
 
 struct Options {
@@ -63,7 +67,8 @@ struct Outcome {
   std::vector<double> train_losses;  // nats per token by step, as committed
   std::uint64_t events = 0;
   std::uint64_t attempts = 0;
-  std::uint64_t crashes = 0, stalls = 0, link_breaks = 0;  // that struck
+  std::uint64_t crashes = 0, stalls = 0, link_breaks = 0, hangs = 0, flaps = 0, returns = 0, lost_saves = 0;  // that struck
+  base::Duration after_last_fault;   // how long the healthy core took to the end
   std::uint64_t checkpoints = 0;
   base::Duration virtual_time;
 };
