@@ -186,8 +186,11 @@ void QuicConnection::on_peer_closed() {
 void QuicConnection::fail_crypto() {
   const bool wrong_key = tls_->refused_peer();
   QuicEnd end{DownReason::unreachable, "the handshake failed: the other end speaks another protocol, or another version of it"};
-  if (wrong_key && tls_->peer()) end = {DownReason::wrong_identity, "the key " + tls_->peer()->short_hex() + " answered, which is not the one dialled"};
-  if (wrong_key && !tls_->peer()) end = {DownReason::wrong_identity, "the other end showed no Ed25519 key"};
+  if (wrong_key) {
+    end.reason = DownReason::wrong_identity;
+    end.text = tls_->peer() ? "the key " + tls_->peer()->short_hex() + " answered, which is not the one dialled"
+                            : "the other end showed no Ed25519 key";
+  }
   end_ = std::move(end);
   close(QuicCloseCode::refused, "the handshake failed");
   if (const std::uint8_t alert = ngtcp2_conn_get_tls_alert(conn_); alert != 0) compat::set_tls_alert(close_error_, alert);
