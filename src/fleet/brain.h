@@ -135,6 +135,7 @@ class Brain {
     wire::Telemetry telemetry;
     wire::Telemetry previous;        // for rates
     base::Instant telemetry_at, previous_at;
+    base::Instant waiting_since;     // when it began to wait for what it waits for now
   };
   const std::map<base::PeerId, Worker>& workers() const { return workers_; }
   const std::vector<wire::StageView>& views() const { return views_; }

@@ -140,6 +140,7 @@ void Brain::begin_if_complete() {
 
 void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
   Worker& worker = workers_.at(peer);
+  if (telemetry.waiting != worker.telemetry.waiting) worker.waiting_since = now_;
   worker.previous = worker.telemetry;
   worker.previous_at = worker.telemetry_at;
   worker.telemetry = telemetry;

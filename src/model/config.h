@@ -68,7 +68,7 @@ struct ScheduleConfig {
   double floor_fraction = 0.1;  // the final rate as a fraction of the peak
   std::int64_t warmup_steps = 50;
   std::int64_t decay_steps = 100;  // wsd only
-  std::int64_t steps = 600;        // T, the last step of the run
+  std::int64_t steps = 1000;       // T, the last step of the run
 
   bool operator==(const ScheduleConfig&) const = default;
   /// The rate of step `step` (1-based). Pure fp64 arithmetic: the same on every machine of one libm.
@@ -80,7 +80,7 @@ struct BatchConfig {
   std::int64_t sequences = 2;       // B, per microbatch
   std::int64_t tokens = 128;        // S, per sequence
   std::int64_t microbatches = 8;    // M, per step
-  std::int64_t eval_microbatches = 8;  // V, forward-only on held-out text, in each step that evaluates
+  std::int64_t eval_microbatches = 32;  // V, forward-only on held-out text, in each step that evaluates
   std::int64_t eval_every = 100;    // steps; 0 = only after the last step
   std::uint64_t data_seed = 1;      // of the permutation of windows
 

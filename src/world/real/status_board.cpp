@@ -10,6 +10,7 @@ using base::Instant;
 namespace {
 constexpr std::size_t kRecentSteps = 32;      // the rate is that of the last steps
 constexpr double kSmoothing = 0.95;
+constexpr double kWaitWorthALine_s = 2.0;
 std::string short_id(const base::PeerId& peer) { return peer.short_hex(); }
 }  // namespace
 
@@ -84,11 +85,15 @@ std::vector<observe::Event> StatusBoard::on(const fleet::Happening& happening, c
     observe::add_event(status_, "the checkpoint of step " + std::to_string(failed->version.value()) + " failed: " + failed->reason);
   } else if (const auto* finished = std::get_if<fleet::RunFinished>(&happening)) {
     ended_ = true;
+    status_.reason = finished->reason;
     events.push_back({unix_ms, EventKind::run_finished,
                       {{"step", std::min(finished->step.value(), status_.steps)}, {"reason", finished->reason}}});
   }
+  // What the status shows elsewhere, or too often to be news, is not among its event lines.
+  using enum EventKind;
   for (const auto& event : events)
-    if (event.kind != EventKind::step_committed && event.kind != EventKind::view) observe::add_event(status_, observe::describe(event));
+    if (event.kind != step_committed && event.kind != view && event.kind != evaluated && event.kind != run_finished)
+      observe::add_event(status_, observe::describe(event));
   return events;
 }
 
@@ -132,7 +137,7 @@ observe::MemberStatus StatusBoard::member(const wire::Member& member, const flee
 observe::RunStatus StatusBoard::status(const fleet::Brain& brain, Instant now) const {
   observe::RunStatus status = status_;
   status.attempt = brain.attempt().value();
-  status.reason = brain.phase_text();
+  status.reason = ended_ ? status_.reason : brain.phase_text();
   status.phase = ended_ ? (status.step >= status.steps ? observe::Phase::finished : observe::Phase::stopped)
                  : brain.running() ? observe::Phase::training
                                    : observe::Phase::gathering;
@@ -155,10 +160,14 @@ observe::RunStatus StatusBoard::status(const fleet::Brain& brain, Instant now) c
       for (const auto& [peer, worker] : brain.workers())
         if (worker.stage == s) stage.members.push_back(member({peer, worker.incarnation, worker.addresses}, brain));
     }
-    for (const auto& each : stage.members)
-      if (each.state == observe::MemberState::ready && !each.reason.empty() && status.waits.size() < observe::kWaitsMax)
-        status.waits.push_back({each.peer + " (stage " + std::to_string(s) + ")", each.reason.substr(10), 0, each.reason});
     status.stages.push_back(std::move(stage));
+  }
+  for (const auto& [peer, worker] : brain.workers()) {
+    // Every step has its short waits; what lasts is worth a line.
+    const double seconds = (now - worker.waiting_since).seconds_f64();
+    if (!worker.ready || worker.telemetry.waiting.empty() || seconds < kWaitWorthALine_s || status.waits.size() >= observe::kWaitsMax) continue;
+    status.waits.push_back({short_id(peer) + " (stage " + std::to_string(worker.stage) + ")", worker.telemetry.waiting, seconds,
+                            status.reason.empty() ? "the step goes on elsewhere" : status.reason});
   }
   return status;
 }
