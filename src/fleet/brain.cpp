@@ -23,12 +23,12 @@ Effects Brain::step(Event event, Instant now) {
   now_ = std::max(now, now_);
   if (phase_ == Phase::ended) return {};
   if (auto* message = std::get_if<wire::MessageArrived>(&event)) on_message(message->peer, message->message);
+  else if (auto* up = std::get_if<wire::LinkIsUp>(&event)) strangers_[up->peer] = now_;
   else if (auto* down = std::get_if<wire::LinkIsDown>(&event)) on_link_down(*down);
   else if (auto* stored = std::get_if<StoreDone>(&event)) on_store_done(*stored);
   else if (auto* saved = std::get_if<CheckpointDone>(&event)) on_checkpoint_done(*saved);
   else if (auto* exited = std::get_if<PeerExited>(&event)) lose(exited->peer, exited->text);
   else if (std::holds_alternative<StopRequested>(event)) stopping_ = true;
-  // A link that came up says nothing until its hello; a tick only lets time pass.
   if (now_ >= tick_due_) on_tick();
   if (phase_ == Phase::running && !attempt_reasons_.empty()) open_attempt();
   finish_if_done();

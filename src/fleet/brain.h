@@ -160,6 +160,7 @@ class Brain {
   void on_ready(const base::PeerId& peer, const wire::Ready& ready);
   void on_telemetry(const base::PeerId& peer, const wire::Telemetry& telemetry);
   void on_link_down(const wire::LinkIsDown& event);
+  void close_strangers();
   void on_tick();
   void refuse(const base::PeerId& peer, base::Incarnation incarnation, const std::string& reason);
   std::optional<std::uint64_t> free_seat() const;
@@ -209,6 +210,7 @@ class Brain {
   base::Instant tick_due_;
 
   std::map<base::PeerId, Worker> workers_;
+  std::map<base::PeerId, base::Instant> strangers_;  // linked, without a place, since
   std::set<std::pair<base::PeerId, base::Incarnation>> gone_;  // evicted, or admitted under an earlier term
 
   // views

@@ -11,6 +11,9 @@ using base::PeerId;
 
 namespace {
 constexpr Duration kTick = Duration::milliseconds(500);
+/// Who has a link without a place in the run keeps it for so long: time for a hello, for a question about the run's status, or to
+/// read a refusal.
+constexpr Duration kStrangerTime = Duration::seconds(10);
 /// How long a worker may be without a link before it is taken for dead, where the link broke without a word.
 constexpr Duration kReturnGrace = Duration::seconds(3);
 /// A device that has not answered for 20 times its longest operation, and at least this long, hangs (PROTOCOL, time-out 1).
@@ -151,6 +154,7 @@ void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
 }
 
 void Brain::on_link_down(const wire::LinkIsDown& event) {
+  strangers_.erase(event.peer);
   const auto it = workers_.find(event.peer);
   if (it == workers_.end()) return;
   it->second.linked = false;
@@ -163,8 +167,19 @@ void Brain::on_link_down(const wire::LinkIsDown& event) {
   if (final) lose(event.peer, link::to_string(event.reason) + ": " + event.text);
 }
 
+void Brain::close_strangers() {
+  std::erase_if(strangers_, [&](const auto& entry) {
+    const auto it = workers_.find(entry.first);
+    if (it != workers_.end() && it->second.linked) return true;
+    if (now_ - entry.second < kStrangerTime) return false;
+    effects_.push_back(wire::CloseLink{entry.first, "has no place in this run, or never asked for one"});
+    return true;
+  });
+}
+
 void Brain::on_tick() {
   tick_due_ = now_ + kTick;
+  close_strangers();
   std::vector<std::pair<PeerId, std::string>> lost;
   for (const auto& [peer, worker] : workers_) {
     if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");

@@ -1,0 +1,363 @@
+// The coordinator's brain, event by event: seats, views, commits, losses, the end.
+#include "fleet/brain.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "fleet/test_coordinator.h"
+
+namespace stagecoach::fleet {
+namespace {
+
+using base::Duration;
+using link::DownReason;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+/// Claim: seats fill stage by stage, evenly, and the one beyond the last is refused with the reason.
+TEST(Gather, SeatsFillEvenly) {
+  Coordinator c(2, 2);
+  for (std::uint8_t i = 1; i <= 4; ++i) {
+    c.hello(i);
+    const auto assigned = c.sent<wire::Assign>(i);
+    ASSERT_EQ(assigned.size(), 1u);
+    EXPECT_EQ(assigned[0].stage.value(), (i - 1u) % 2);
+    EXPECT_EQ(assigned[0].run, base::RunId(77));
+  }
+  c.hello(5);
+  EXPECT_THAT(c.refusal(5), HasSubstr("places of this run are taken"));
+}
+
+/// Claim: whoever cannot take part hears why, each in words of its own.
+TEST(Gather, Refusals) {
+  auto options = Coordinator::options(1, 2);
+  options.ever_admitted.insert({peer(3), base::Incarnation(3)});
+  Coordinator c(options);
+  c.hello(1, {.run = base::RunId(5)});
+  EXPECT_THAT(c.refusal(1), HasSubstr("another run"));
+  c.hello(2, {.protocol_version = 9});
+  EXPECT_THAT(c.refusal(2), HasSubstr("protocol version"));
+  c.hello(3);
+  EXPECT_THAT(c.refusal(3), HasSubstr("incarnation was evicted"));
+  c.join(4, "cpu one");
+  c.join(5, "cpu two");
+  EXPECT_THAT(c.refusal(5), HasSubstr("equal kernels"));
+  EXPECT_FALSE(c.brain.workers().contains(peer(5)));
+  c.join(6, "cpu one");
+  c.stored();
+  EXPECT_TRUE(c.brain.running());
+  c.hello(7);
+  EXPECT_THAT(c.refusal(7), HasSubstr("has begun"));
+}
+
+/// Claim: a worker whose link is replaced while workers gather keeps its place and hears its assignment again.
+TEST(Gather, AReturnFindsItsOwnPlace) {
+  Coordinator c(3, 1);
+  c.hello(1), c.hello(2);
+  c.down(1, DownReason::peer_restarted);
+  c.hello(3);
+  EXPECT_EQ(c.sent<wire::Assign>(3).at(0).stage.value(), 2u) << "stage 0 is not free";
+  c.hello(1);
+  EXPECT_EQ(c.sent<wire::Assign>(1).at(0).stage.value(), 0u);
+  c.down(2, DownReason::peer_restarted);
+  c.pass(Duration::seconds(4));
+  EXPECT_FALSE(c.brain.workers().contains(peer(2))) << "it did not come back in time";
+}
+
+/// Claim: neither a view nor a commit is said before the database has it.
+TEST(Steps, NothingIsAnnouncedBeforeItIsDurable) {
+  Coordinator c(2, 1);
+  c.join(1), c.join(2);
+  ASSERT_TRUE(c.find<StoreView>());
+  EXPECT_EQ(c.sent_to_all<wire::View>(), 0u);
+  EXPECT_EQ(c.sent_to_all<wire::Lease>(), 0u);
+  c.stored();
+  EXPECT_EQ(c.sent_to_all<wire::View>(), 2u);
+  EXPECT_THAT(c.names(1), ElementsAre("view", "lease"));
+  c.prepare(1, 10);
+  c.prepare(2, 20, Coordinator::losses(2));
+  const auto* commit = c.find<StoreCommit>();
+  ASSERT_TRUE(commit);
+  EXPECT_EQ(commit->record.global_norm, std::sqrt(18.0));
+  EXPECT_EQ(c.sent_to_all<wire::Commit>(), 0u);
+  EXPECT_EQ(c.brain.committed().value(), 0u);
+  c.stored();
+  EXPECT_THAT(c.names(1), ElementsAre("commit", "lease"));
+  EXPECT_EQ(c.sent<wire::Commit>(1).at(0).hash, 10u);
+  EXPECT_EQ(c.sent<wire::Commit>(2).at(0).hash, 20u);
+}
+
+/// Claim: all members of all stages must be prepared in the present view; what belongs to another attempt or view does not count.
+TEST(Steps, ACommitNeedsEveryMember) {
+  Coordinator c(2, 2);
+  c.begin(4);
+  c.prepare(1, 10), c.prepare(3, 10), c.prepare(2, 20, Coordinator::losses(2));
+  EXPECT_FALSE(c.find<StoreCommit>());
+  wire::Prepared old;
+  old.step = base::Step(1), old.attempt = base::Attempt(0), old.view = c.brain.views()[1].number, old.hash = 20;
+  c.say(4, old);
+  EXPECT_FALSE(c.find<StoreCommit>());
+  old.attempt = c.brain.attempt(), old.view = base::ViewNumber(99);
+  c.say(4, old);
+  EXPECT_FALSE(c.find<StoreCommit>());
+  c.prepare(4, 20);
+  EXPECT_TRUE(c.find<StoreCommit>());
+}
+
+/// Claim: replicas that reduced to different sums open a new attempt, and after three the run ends with what differed.
+TEST(Steps, DifferentSumsAreTriedAgainAndThenEnd) {
+  Coordinator c(1, 2);
+  c.begin(2);
+  for (int round = 1; round <= 3; ++round) {
+    c.prepare(1, 10, {{base::MicrobatchIndex(0), 1.0}});
+    c.prepare(2, 11, {{base::MicrobatchIndex(1), 1.0}});
+    if (round == 3) break;
+    ASSERT_TRUE(c.find<StoreView>()) << round;
+    EXPECT_THAT(c.find<StoreView>()->record.reason, HasSubstr("different sums"));
+    c.stored();
+  }
+  EXPECT_THAT(c.exit_text(8), HasSubstr("different sums"));
+}
+
+/// Claim: so do losses that are reported twice, or by nobody.
+TEST(Steps, LossesTwiceOrMissing) {
+  Coordinator c(1, 2);
+  c.begin(2);
+  c.prepare(1, 10, Coordinator::losses(2));
+  c.prepare(2, 10, Coordinator::losses(1));
+  EXPECT_THAT(c.find<StoreView>()->record.reason, HasSubstr("twice"));
+  c.stored();
+  for (int round = 2; round <= 3; ++round) {
+    c.prepare(1, 10, Coordinator::losses(1));
+    c.prepare(2, 10);
+    if (round == 2) c.stored();
+  }
+  EXPECT_THAT(c.exit_text(8), HasSubstr("microbatch 1 was not reported"));
+}
+
+/// Claim: a lost worker opens a new attempt without it and never comes back as that incarnation; the last of its stage ends the run
+/// with what to do.
+TEST(Views, LossesAndTheLastWorker) {
+  Coordinator c(2, 2);
+  c.begin(4);
+  const auto attempt = c.brain.attempt();
+  c.down(1, DownReason::idle);
+  ASSERT_TRUE(c.find<StoreView>());
+  EXPECT_EQ(c.find<StoreView>()->record.attempt, attempt.next());
+  EXPECT_EQ(c.find<StoreView>()->record.evictions.at(0).peer, peer(1));
+  EXPECT_EQ(c.find<StoreView>()->record.stages[0].members.size(), 1u);
+  c.stored();
+  c.hello(1);
+  EXPECT_THAT(c.refusal(1), HasSubstr("incarnation was evicted"));
+  c.give(PeerExited{peer(3), "killed by signal 9"});
+  EXPECT_THAT(c.exit_text(5), HasSubstr("stage 0 has lost its last worker"));
+  EXPECT_THAT(c.exit_text(5), HasSubstr("resume"));
+}
+
+/// Claim: who comes back within the grace gets all that it missed, in order: the commit, the view, its leases.
+TEST(Views, AReturnGetsWhatItMissed) {
+  Coordinator c(2, 2);
+  c.begin(4);
+  c.prepare(1, 10), c.prepare(3, 10), c.prepare(2, 20, Coordinator::losses(2));
+  c.prepare(4, 20);
+  c.down(1, DownReason::peer_restarted);
+  EXPECT_TRUE(c.out.empty()) << "it has the grace to come back";
+  c.stored();  // the commit of step 1
+  EXPECT_TRUE(c.names(1).empty());
+  c.say(3, wire::Trouble{c.brain.attempt(), wire::TroubleKind::link_down, peer(2), "test"});
+  c.stored();  // attempt 2
+  c.pass(Duration::seconds(2));
+  c.hello(1, {.in_view = true, .version = base::WeightVersion(0), .attempt = base::Attempt(1)});
+  EXPECT_THAT(c.names(1), ElementsAre("commit", "view", "lease"));
+  c.hello(1, {.in_view = true, .version = base::WeightVersion(1), .attempt = base::Attempt(2)});
+  EXPECT_THAT(c.names(1), ElementsAre("lease"));
+  c.hello(1, {.in_view = true, .version = base::WeightVersion(2), .attempt = base::Attempt(2)});
+  EXPECT_THAT(c.exit_text(6), HasSubstr("the database is damaged")) << "a step that was applied but never committed (B10)";
+}
+
+/// Claim: two that cannot reach each other get one new attempt, however often both complain; the second time the one goes whose stage
+/// keeps more replicas (time-out 5).
+TEST(Views, UnreachableTwice) {
+  auto options = Coordinator::options(2, 2);
+  Coordinator c(options);
+  c.begin(4);
+  c.down(3, DownReason::idle);  // stage 0 is down to worker 1
+  c.stored();
+  const auto complain = [&](std::uint8_t from, std::uint8_t to) {
+    c.say(from, wire::Trouble{c.brain.attempt(), wire::TroubleKind::unreachable, peer(to), "test"});
+  };
+  complain(1, 2);
+  ASSERT_TRUE(c.find<StoreView>());
+  complain(2, 1);
+  EXPECT_TRUE(c.brain.workers().contains(peer(1)) && c.brain.workers().contains(peer(2))) << "one round, told by both";
+  c.stored();
+  complain(2, 1);
+  EXPECT_FALSE(c.brain.workers().contains(peer(2)));
+  EXPECT_TRUE(c.brain.workers().contains(peer(1)));
+  EXPECT_THAT(c.find<StoreView>()->record.reason, HasSubstr("no link between"));
+}
+
+/// Claim: a device that does not answer is found by telemetry; a slow first operation is not taken for one.
+TEST(Views, AHangingDevice) {
+  Coordinator c(1, 2);
+  c.begin(2);
+  const auto telemetry = [&](std::uint8_t from, std::int64_t running_s) {
+    wire::Telemetry t;
+    t.attempt = c.brain.attempt();
+    t.running_ns = static_cast<std::uint64_t>(Duration::seconds(running_s).ns());
+    t.service_max_ns = static_cast<std::uint64_t>(Duration::milliseconds(100).ns());
+    c.say(from, t);
+    c.pass(Duration::seconds(1));
+  };
+  telemetry(1, 90);
+  EXPECT_TRUE(c.brain.workers().contains(peer(1))) << "before the first commit nobody knows what is slow";
+  c.prepare(1, 10, Coordinator::losses(2));
+  c.prepare(2, 10);
+  c.stored();
+  telemetry(1, 29);
+  EXPECT_TRUE(c.brain.workers().contains(peer(1)));
+  telemetry(1, 31);
+  EXPECT_FALSE(c.brain.workers().contains(peer(1)));
+}
+
+/// Claim: a step in which nothing moves is opened again, each time in a row twice as late; work that is seen puts it off.
+TEST(Views, AStallOpensTheStepAgain) {
+  Coordinator c(1, 1);
+  c.begin(1);
+  for (int i = 0; i < 200; ++i) {
+    wire::Telemetry t;
+    t.attempt = c.brain.attempt();
+    t.running_ns = 1;
+    c.say(1, t);
+    c.pass(Duration::seconds(1));
+    ASSERT_FALSE(c.find<StoreView>());
+  }
+  c.pass(Duration::seconds(121));
+  ASSERT_TRUE(c.find<StoreView>());
+  EXPECT_THAT(c.find<StoreView>()->record.reason, HasSubstr("made no progress"));
+  c.stored();
+  c.pass(Duration::seconds(121));
+  EXPECT_FALSE(c.find<StoreView>());
+  c.pass(Duration::seconds(121));
+  EXPECT_TRUE(c.find<StoreView>());
+}
+
+/// Claim: a database that refuses a write, and numbers that every worker would get, end the run with what to do.
+TEST(End, StoreErrorsAndBadNumbers) {
+  Coordinator c(1, 1);
+  c.join(1);
+  c.give(StoreDone{c.store, base::Error{base::ErrorCode::out_of_space, "disk full"}});
+  EXPECT_THAT(c.exit_text(6), HasSubstr("disk full"));
+
+  Coordinator bad(1, 2);
+  bad.begin(2);
+  bad.say(1, wire::Trouble{bad.brain.attempt(), wire::TroubleKind::bad_numbers, {}, "step 1: NaN in blocks.0"});
+  EXPECT_THAT(bad.exit_text(7), HasSubstr("peak_lr"));
+}
+
+wire::StateChunk chunk(std::uint64_t version, std::uint32_t tensor, std::uint64_t offset, std::size_t bytes) {
+  wire::StateChunk c;
+  c.version = base::WeightVersion(version);
+  c.tensor = tensor, c.tensors = 2, c.name = "tensor", c.shape = {4}, c.offset = offset;  // float32: 16 bytes
+  c.bytes = base::make_payload(base::Bytes(bytes));
+  return c;
+}
+
+/// A run of one worker that is asked to stop and has committed step 1: its state is wanted.
+Coordinator stopping() {
+  Coordinator c(1, 1);
+  c.begin(1);
+  c.give(StopRequested{});
+  c.prepare(1, 10, Coordinator::losses(2));
+  c.stored();
+  return c;
+}
+
+/// Claim: a wish to stop ends the present step, its checkpoint and then the run, in this order.
+TEST(End, StopCommitsSavesAndFinishes) {
+  Coordinator c = stopping();
+  EXPECT_THAT(c.names(1), ElementsAre("commit", "save_request"));
+  EXPECT_TRUE(c.find<CheckpointBegin>());
+  c.say(1, chunk(1, 1, 8, 8));
+  EXPECT_TRUE(c.find<CheckpointChunk>());
+  c.say(1, chunk(1, 0, 0, 16));
+  c.say(1, chunk(1, 0, 0, 16));
+  EXPECT_TRUE(c.out.empty()) << "a slice that came before neither fills a hole nor is written again";
+  c.say(1, chunk(1, 1, 0, 8));
+  EXPECT_TRUE(c.find<CheckpointFinish>());
+  EXPECT_FALSE(c.find<wire::Exit>());
+  c.give(CheckpointDone{base::WeightVersion(1), "where", std::nullopt});
+  EXPECT_THAT(c.exit_text(0), HasSubstr("stopped after step 1"));
+  EXPECT_THAT(c.names(1), ElementsAre("finish"));
+}
+
+/// Claim: a checkpoint that cannot be written does not stop the training, but the end is then a failure that says so.
+TEST(End, AFailedCheckpointFailsTheEnd) {
+  auto options = Coordinator::options(1, 1);
+  options.checkpoint_every = 1;
+  Coordinator c(options);
+  c.begin(1);
+  for (std::uint64_t step = 1; step <= 2; ++step) {
+    c.prepare(1, 10, Coordinator::losses(2));
+    c.stored();
+    c.say(1, chunk(step, 0, 0, 16));
+    c.say(1, chunk(step, 1, 0, 16));
+    ASSERT_TRUE(c.find<CheckpointFinish>()) << step;
+    c.give(CheckpointDone{base::WeightVersion(step), "", base::Error{base::ErrorCode::out_of_space, "disk full"}});
+    EXPECT_FALSE(c.find<wire::Exit>());
+  }
+  // The step after the last validates and trains nothing; then the run is at its end.
+  c.prepare(1, 0, Coordinator::losses(1));
+  const auto* commit = c.find<StoreCommit>();
+  ASSERT_TRUE(commit);
+  EXPECT_TRUE(commit->record.train_losses.empty());
+  EXPECT_EQ(commit->record.eval_losses.size(), 1u);
+  c.stored();
+  EXPECT_THAT(c.exit_text(6), HasSubstr("disk full"));
+}
+
+/// Claim: slices that contradict themselves or each other cost their sender its place.
+TEST(Save, NonsenseCostsThePlace) {
+  const auto verdict = [](wire::StateChunk first, std::optional<wire::StateChunk> second) {
+    Coordinator c = stopping();
+    c.say(1, std::move(first));
+    if (second) c.say(1, std::move(*second));
+    return c.find<CheckpointAbandon>() && !c.brain.workers().contains(peer(1));
+  };
+  const auto good = chunk(1, 0, 0, 8);
+  auto other_shape = chunk(1, 0, 8, 8), other_count = chunk(1, 1, 0, 8), huge = good, no_bytes = good;
+  other_shape.shape = {8};
+  other_count.tensors = 3;
+  huge.shape = {1ull << 39, 1ull << 39};
+  no_bytes.bytes = nullptr;
+  EXPECT_FALSE(verdict(good, chunk(1, 0, 8, 8)));
+  EXPECT_FALSE(verdict(chunk(9, 0, 0, 99), std::nullopt)) << "of another version: of a save that was given up";
+  EXPECT_TRUE(verdict(chunk(1, 0, 8, 9), std::nullopt)) << "beyond the end";
+  EXPECT_TRUE(verdict(chunk(1, 2, 0, 8), std::nullopt)) << "a tensor beyond their number";
+  EXPECT_TRUE(verdict(good, chunk(1, 0, 4, 8))) << "overlaps";
+  EXPECT_TRUE(verdict(good, other_shape));
+  EXPECT_TRUE(verdict(good, other_count));
+  EXPECT_TRUE(verdict(huge, std::nullopt));
+  EXPECT_TRUE(verdict(no_bytes, std::nullopt));
+}
+
+/// Claim: pieces make a tensor whole in any order, once each.
+TEST(Save, PiecesInAnyOrder) {
+  TensorPieces pieces(10);
+  using Added = TensorPieces::Added;
+  EXPECT_EQ(pieces.add(6, 4), Added::fresh);
+  EXPECT_EQ(pieces.add(0, 3), Added::fresh);
+  EXPECT_EQ(pieces.add(7, 2), Added::repeat);
+  EXPECT_EQ(pieces.add(2, 2), Added::nonsense);
+  EXPECT_EQ(pieces.add(5, 2), Added::nonsense);
+  EXPECT_EQ(pieces.add(3, 0), Added::nonsense);
+  EXPECT_EQ(pieces.add(9, 2), Added::nonsense);
+  EXPECT_FALSE(pieces.whole());
+  EXPECT_EQ(pieces.add(3, 3), Added::fresh);
+  EXPECT_TRUE(pieces.whole());
+  EXPECT_EQ(pieces.add(0, 10), Added::repeat);
+}
+
+}  // namespace
+}  // namespace stagecoach::fleet
