@@ -80,7 +80,10 @@ void Brain::on_tick(const Tick& tick) {
   }
   if (now_ >= redial_members_at_) dial_members();
   if (now_ >= troubles_due_) send_troubles();
-  if (now_ >= telemetry_due_) send_telemetry();
+  if (now_ >= telemetry_due_) {
+    send_telemetry();
+    close_strangers();
+  }
 }
 
 void Brain::issue(ComputeRequest request, Step step, MicrobatchIndex m, ShardIndex shard) {

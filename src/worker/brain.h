@@ -115,6 +115,7 @@ class Brain {
   void on_view(wire::View& view);
   void install_members(const wire::View& view);
   void dial_members();
+  void close_strangers();
   void send_hello();
   void dial_coordinator();
 
@@ -134,6 +135,7 @@ class Brain {
   void forward_done(base::Step step, base::MicrobatchIndex m, ComputeResult& result);
   void backward_done(base::Step step, base::MicrobatchIndex m, ComputeResult& result);
   void park(const base::PeerId& from, wire::Message message);
+  bool fits(const wire::Message& message) const;
   void unpark();
   bool in_plan(const wire::Stamps& stamps) const;
   std::optional<base::PeerId> choose_owner(base::MicrobatchIndex m) const;
@@ -210,6 +212,7 @@ class Brain {
   base::Attempt attempt_;
   std::map<std::uint64_t, wire::StageView> views_;  // of s − 1, s, s + 1
   std::set<base::PeerId> up_;
+  std::map<base::PeerId, base::Instant> strangers_;  // linked, in no view that we know, since
   std::map<base::PeerId, std::vector<wire::Message>> outbox_;  // for members whose link is not up yet
   base::Instant links_due_ = base::Instant::never();
   base::Instant redial_members_at_ = base::Instant::never();

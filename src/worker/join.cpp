@@ -12,6 +12,7 @@ namespace {
 constexpr Duration kLinkTime = Duration::seconds(8);           // for all links of a view to come up: dial, retry, dial
 constexpr Duration kRedialMember = Duration::milliseconds(500);
 constexpr Duration kTelemetryEvery = Duration::seconds(1);
+constexpr Duration kStrangerTime = Duration::seconds(30);       // a neighbour's view and ours may be this far apart, and no more
 constexpr Duration kCoordinatorSilence = Duration::seconds(60);
 
 /// 250 ms, 500 ms, … 4 s.
@@ -26,6 +27,7 @@ void Brain::dial_coordinator() {
 
 void Brain::on_link_up(const wire::LinkIsUp& event) {
   up_.insert(event.peer);
+  if (event.peer != options_.coordinator && !stage_of(event.peer)) strangers_[event.peer] = now_;
   if (event.peer == options_.coordinator) {
     dials_ = 0;
     redial_at_ = give_up_at_ = Instant::never();
@@ -45,6 +47,7 @@ void Brain::on_link_up(const wire::LinkIsUp& event) {
 
 void Brain::on_link_down(const wire::LinkIsDown& event) {
   const bool was_up = up_.erase(event.peer) > 0;
+  strangers_.erase(event.peer);
   if (event.peer == options_.coordinator) return on_coordinator_down(event);
   if (phase_ != Phase::in_view || !stage_of(event.peer)) return;
   if (was_up) {
@@ -184,7 +187,14 @@ void Brain::install_members(const wire::View& view) {
   for (const auto& [stage, members] : views_)
     for (const auto& member : members.members) wanted.insert(member.peer);
   for (const PeerId& peer : std::set<PeerId>(up_))
-    if (!wanted.contains(peer)) effects_.push_back(wire::CloseLink{peer, "not a neighbour in the new view"});
+    // A neighbour of the next view may have dialled before we hear of it: a stranger that is new keeps its time.
+    if (!wanted.contains(peer) && !strangers_.contains(peer)) effects_.push_back(wire::CloseLink{peer, "not a neighbour in the new view"});
+  std::erase_if(strangers_, [&](const auto& entry) { return wanted.contains(entry.first); });
+}
+
+void Brain::close_strangers() {
+  for (const auto& [peer, since] : strangers_)
+    if (now_ - since >= kStrangerTime) effects_.push_back(wire::CloseLink{peer, "in no view of this worker's neighbourhood"});
 }
 
 void Brain::dial_members() {

@@ -10,6 +10,10 @@ using base::PeerId;
 using base::Step;
 using wire::TroubleKind;
 
+namespace {
+constexpr std::size_t kParkedMax = 16384;  // frames of all peers together
+}  // namespace
+
 void Brain::on_data(const PeerId& from, wire::Message message) {
   const wire::Stamps* stamps = wire::stamps_of(message);
   if (!stamps) {
@@ -39,12 +43,28 @@ bool Brain::stale(const wire::Stamps& stamps) const {
   return view && stamps.from_view < view->number;
 }
 
+bool Brain::fits(const wire::Message& message) const {
+  const auto bytes = [](const base::Payload& payload) { return payload ? payload->size() : 0; };
+  if (const auto* offer = std::get_if<wire::Offer>(&message))
+    return bytes(offer->tokens) == ready_.token_bytes && bytes(offer->boundary) == ready_.input_bytes;
+  if (const auto* gradient = std::get_if<wire::Gradient>(&message)) return bytes(gradient->boundary_gradient) == ready_.output_bytes;
+  constexpr auto kSlice = static_cast<std::size_t>(replica::kShardBytesMax) + 8;
+  if (const auto* part = std::get_if<wire::Part>(&message)) return bytes(part->sums) <= kSlice;
+  if (const auto* sum = std::get_if<wire::Sum>(&message)) return bytes(sum->sums) <= kSlice;
+  return true;
+}
+
 void Brain::park(const PeerId& from, wire::Message message) {
-  // Honest neighbours are at most one step and one view ahead, so a bound on the count is a bound on memory.
-  const std::size_t members_max = 3 * 64;
+  // An honest neighbour is at most one step and one view ahead, and its tensors have the model's sizes: bounds on both are a bound
+  // on memory. Nobody sends anything before we are ready, because no view holds us before.
   const auto step_size = static_cast<std::size_t>(config_.batch.microbatches + config_.batch.eval_microbatches);
-  if (parked_.size() >= 4 * step_size + 8 * members_max) {
-    effects_.push_back(wire::CloseLink{from, "sends far ahead of the view and step that it was told of"});
+  const auto from_it = std::count_if(parked_.begin(), parked_.end(), [&](const auto& entry) { return entry.first == from; });
+  const bool early = phase_ == Phase::joining || phase_ == Phase::preparing;
+  const bool crowded = static_cast<std::size_t>(from_it) >= 2 * step_size + 64 || parked_.size() >= kParkedMax;
+  if (early || crowded || !fits(message)) {
+    effects_.push_back(wire::CloseLink{from, early ? "data before this worker is in a view"
+                                             : crowded ? "sends far ahead of the view and step that it was told of"
+                                                       : "a tensor of the wrong length"});
     return;
   }
   parked_.emplace_back(from, std::move(message));
