@@ -89,7 +89,9 @@ void World::run_coordinator_effects(fleet::Effects effects) {
   if (!coordinator_ended_) plan_tick(kCoordinator);
 }
 
-Duration World::disk_time() { return Duration::microseconds(200 + static_cast<std::int64_t>(random_.below(3000))); }
+Duration World::disk_time() {
+  return Duration::nanoseconds(static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(options_.disk_time_max.ns()) + 1)));
+}
 
 void World::on_store(fleet::StoreView& view) {
   if (view.record.attempt <= durable_attempt_) violate("an attempt number was used twice");

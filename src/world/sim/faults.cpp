@@ -152,7 +152,7 @@ void World::check_liveness() {
                                                                             options_.network.bytes_per_s * 1e9));
   const Duration hop = options_.network.delay_max * 8 + Duration::milliseconds(100);
   const Duration step = ((options_.forward_time + options_.backward_time) * 6 / 5 + crossing * 2) * work +
-                        hop * static_cast<std::int64_t>(2 * options_.stages + 8);
+                        hop * static_cast<std::int64_t>(2 * options_.stages + 8) + options_.disk_time_max * 3;
   // What the last fault may still cost: a stall to its end, its silence, links that are dialled twice in vain, a return that fails;
   // or devices that hang before the first commit, found one after the other as work comes to them.
   Duration settle = Duration::seconds(12 + 16 + 8) + options_.network.idle_timeout * 2;

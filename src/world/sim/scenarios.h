@@ -32,6 +32,9 @@ inline Options small_run(std::uint64_t seed) {
   options.eval_microbatches = static_cast<std::int64_t>(pick.below(4));
   options.eval_every = static_cast<std::int64_t>(pick.below(4));
   options.checkpoint_every = pick.below(4);
+  // Most disks are quick; some are so slow that a step's every event meets an unfinished write.
+  const std::int64_t disks_ms[] = {0, 3, 3, 300, 9000};
+  options.disk_time_max = base::Duration::milliseconds(disks_ms[pick.below(5)]);
   options.network.loss = static_cast<double>(pick.below(3)) * 0.01;
   options.network.jitter = base::Duration::milliseconds(static_cast<std::int64_t>(1 + pick.below(60)));
   return options;
@@ -97,9 +100,17 @@ inline Options orion_crash(std::uint64_t seed) {
   return options;
 }
 
+/// Everything at once at Orion's size.
+inline Options orion_mixed(std::uint64_t seed) {
+  Options options = orion(seed);
+  options.faults = {.crashes = 5, .stalls = 5, .link_breaks = 10, .hangs = 1, .flaps = 6, .returns = 6, .lost_saves = 2};
+  return options;
+}
+
 inline constexpr Scenario kScenarios[] = {
     {"small_run", small_run},       {"single_crash", single_crash}, {"mixed_faults", mixed_faults}, {"quick_faults", quick_faults},
     {"all_faults", all_faults},     {"hangs", hangs},               {"orion", orion},               {"orion_crash", orion_crash},
+    {"orion_mixed", orion_mixed},
 };
 
 /// What types of fault struck, in all the runs of a family.

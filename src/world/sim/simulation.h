@@ -50,6 +50,7 @@ struct Options {
   std::size_t boundary_bytes = 2'300'000;                        // what a boundary tensor weighs on the virtual wire
   base::Duration forward_time = base::Duration::milliseconds(60);
   base::Duration backward_time = base::Duration::milliseconds(150);
+  base::Duration disk_time_max = base::Duration::milliseconds(3);  // of a durable write, uniform
   NetworkOptions network;
   FaultOptions faults;
   base::Duration time_limit = base::Duration::seconds(4 * 3600); // virtual: a run that is not done by then is stuck

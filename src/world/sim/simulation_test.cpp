@@ -124,6 +124,12 @@ TEST(Simulation, SingleCrashesAtOrionsSize) {
   EXPECT_EQ(tally.crashes, tally.runs);
 }
 
+/// Claim: and so it is there with every kind of fault at once.
+TEST(Simulation, AllFaultsAtOrionsSize) {
+  const Tally tally = run_family("orion_mixed", long_dose() ? 100 : 2);
+  EXPECT_TRUE(tally.violations.empty());
+}
+
 /// Claim: crashes, stalls and broken links in any mixture lose nothing and count nothing twice, and the rest finishes in time.
 TEST(Simulation, MixedFaults) {
   const Tally tally = run_family("mixed_faults", long_dose() ? 5000 : 200);
