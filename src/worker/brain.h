@@ -240,6 +240,7 @@ class Brain {
   std::map<base::PeerId, wire::Trouble> troubles_;
   base::Instant troubles_due_ = base::Instant::never();
   base::Instant telemetry_due_ = base::Instant::never();
+  std::uint64_t microbatches_committed_ = 0;
   std::uint64_t bytes_sent_ = 0;
   std::uint64_t bytes_received_ = 0;
 };

@@ -81,6 +81,29 @@ TEST(Stamps, DropParkAct) {
   }
 }
 
+/// Claim: a stranger gets no link beside the view's, and nothing of what it sends is kept.
+TEST(Stamps, AStrangerIsTurnedAway) {
+  Worker w;
+  w.begin();
+  w.up(77);
+  EXPECT_THAT(w.closed(77), HasSubstr("not a neighbour"));
+  w.say(77, w.offer(0, 9));
+  w.say(77, w.offer(0));
+  EXPECT_EQ(w.brain.parked(), 0u);
+  EXPECT_FALSE(w.book(0).owned);
+}
+
+/// Claim: frames beyond what honest neighbours can be ahead cost the sender its link.
+TEST(Stamps, ParkingIsBounded) {
+  Worker w;
+  w.begin();
+  std::size_t sent = 0;
+  while (w.closed(1).empty() && sent < 10'000) w.say(1, w.offer(0, 9)), ++sent;
+  EXPECT_THAT(w.closed(1), HasSubstr("far ahead"));
+  EXPECT_LE(w.brain.parked(), sent);
+  EXPECT_LT(sent, 2000u);
+}
+
 /// Claim: what was parked before a view, or before a commit, is acted on after it.
 TEST(Stamps, ParkedFramesAreActedOnLater) {
   Worker w;

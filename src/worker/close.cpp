@@ -114,6 +114,7 @@ void Brain::applied(Step step) {
   CHECK(applying_ && applying_->step == step, "only the step of the newest commit is applied");
   version_ = base::WeightVersion(step.value());
   applying_.reset();
+  microbatches_committed_ += books_.at(step).accumulated.count();
   books_.erase(step);  // custody ends here, and only here (B6)
   open_steps();
   unpark();

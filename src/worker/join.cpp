@@ -34,6 +34,11 @@ void Brain::on_link_up(const wire::LinkIsUp& event) {
     send_hello();
     return;
   }
+  if (phase_ == Phase::in_view && !stage_of(event.peer)) {
+    // Members only ever leave in this form of the protocol: whoever is none now is evicted, or a stranger.
+    effects_.push_back(wire::CloseLink{event.peer, "not a neighbour in the present view"});
+    return;
+  }
   if (const auto it = outbox_.find(event.peer); it != outbox_.end()) {
     for (auto& message : it->second) effects_.push_back(wire::Send{event.peer, std::move(message)});
     outbox_.erase(it);

@@ -23,10 +23,10 @@ void Brain::on_data(const PeerId& from, wire::Message message) {
   if (phase_ != Phase::in_view) return park(from, std::move(message));
   if (stale(*stamps)) return;
   const auto stage = stage_of(from);
-  const bool newer = stamps->attempt > attempt_ || (stage && stamps->from_view > views_.at(*stage).number) ||
+  if (!stage) return;  // left with an earlier view, or a stranger: what it says may not even take room
+  const bool newer = stamps->attempt > attempt_ || stamps->from_view > views_.at(*stage).number ||
                      stamps->to_view > views_.at(stage_).number;
   if (newer) return park(from, std::move(message));
-  if (!stage) return;  // left with an earlier view
   if (stamps->stage.value() != *stage) {
     effects_.push_back(wire::CloseLink{from, "a frame in the name of another stage"});
     return;
