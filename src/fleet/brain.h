@@ -6,7 +6,7 @@
 // Why:     the run's only decider is small, replays bit for bit from a seed, and never touches a tensor.
 //
 // The phases have a file each: gather.cpp (hello, seats, losses), views.cpp (attempts, trouble), steps.cpp (leases, prepared,
-// commit, the end), save.cpp (checkpoints), status.cpp (what people see).
+// commit, the end), save.cpp (checkpoints).
 #pragma once
 
 #include <map>
@@ -141,6 +141,10 @@ class Brain {
   const std::vector<wire::StageView>& views() const { return views_; }
   const Options& options() const { return options_; }
   bool running() const { return phase_ == Phase::running; }
+  /// An attempt was voided and the next one is not announced yet.
+  bool recovering() const { return view_in_store_.has_value() || !attempt_reasons_.empty(); }
+  /// No step is open any more and the last checkpoint is on its way.
+  bool saving() const { return draining_ && save_.has_value(); }
   /// Why the run is where it is, for people; empty while it simply goes on.
   std::string phase_text() const;
   /// True where `peer` has reported its whole result of the open step.
@@ -165,6 +169,7 @@ class Brain {
   void refuse(const base::PeerId& peer, base::Incarnation incarnation, const std::string& reason);
   std::optional<std::uint64_t> free_seat() const;
   void send_assignment(const base::PeerId& peer);
+  std::vector<link::Address> addresses_of(const base::PeerId& peer, const wire::Hello& hello) const;
   void lose(const base::PeerId& peer, const std::string& reason);
   void open_again_if_stalled();
   void begin_if_complete();
@@ -210,6 +215,7 @@ class Brain {
   base::Instant tick_due_;
 
   std::map<base::PeerId, Worker> workers_;
+  std::map<base::PeerId, link::Address> seen_at_;              // of links that are up; the endpoint bounds their number
   std::map<base::PeerId, base::Instant> strangers_;  // linked, without a place, since
   std::set<std::pair<base::PeerId, base::Incarnation>> gone_;  // evicted, or admitted under an earlier term
 

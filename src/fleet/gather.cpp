@@ -213,7 +213,7 @@ void Brain::lose(const PeerId& peer, const std::string& reason) {
   if (worker.ready) happened(WorkerLost{peer, base::StageIndex(worker.stage), reason});
   if (!worker.in_view && phase_ == Phase::gathering) return;
   gone_.insert({peer, worker.incarnation});
-  evictions_.push_back(Eviction{peer, worker.incarnation, reason});
+  evictions_.push_back(Eviction{peer, worker.incarnation, base::StageIndex(worker.stage), reason});
   want_attempt("worker " + peer.short_hex() + " of stage " + std::to_string(worker.stage) + " was lost: " + reason);
 }
 

@@ -1,6 +1,7 @@
 // What the coordinator writes down before it says it: views, evictions, commits.
 //
-// In/out:  values; the world stores them in one transaction each, conditional on the term (PROTOCOL B2, B6, B10).
+// In/out:  values; the world stores them conditional on the term (PROTOCOL B2, B6, B10): a view's evictions and admissions first,
+//          then the view; a commit alone. Nothing is said before all of a record is durable.
 // Thread:  loop.
 // Why:     these rows are the whole of a run's durable protocol state: a coordinator restarts from them and from nothing else.
 #pragma once
@@ -17,6 +18,7 @@ namespace stagecoach::fleet {
 struct Eviction {
   base::PeerId peer;
   base::Incarnation incarnation;
+  base::StageIndex stage;
   std::string reason;
 };
 

@@ -73,8 +73,8 @@ void Brain::on_trouble(const PeerId& peer, const wire::Trouble& trouble) {
     case wire::TroubleKind::device_failed:
       return lose(peer, "its device failed: " + trouble.text);
     case wire::TroubleKind::bad_numbers:
-      return end(7, trouble.text + ". Any worker would compute the same: lower schedule.peak_lr or optimizer.clip_norm and resume "
-                                   "from the newest checkpoint");
+      return end(7, trouble.text + ". Any worker would compute the same, now and after a resume: begin a new run with a lower "
+                                   "schedule.peak_lr or optimizer.clip_norm");
     case wire::TroubleKind::broken_books:
       if (++broken_[open_step()] >= 3)
         return end(8, "step " + std::to_string(open_step().value()) + " could not be closed three times: " + trouble.text);

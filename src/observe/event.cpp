@@ -130,7 +130,7 @@ std::string describe(const Event& event) {
     case EventKind::worker_lost:
       return "worker " + field("peer") + " of stage " + field("stage") + " was lost: " + field("reason");
     case EventKind::view:
-      return "stage " + field("stage") + " has view " + field("number") + ": " + field("members");
+      return "stage " + field("stage") + " has view " + field("number") + " with " + field("members") + " members";
     case EventKind::attempt_opened:
       return "attempt " + field("attempt") + " of step " + field("step") + ": " + field("reason");
     case EventKind::step_committed:

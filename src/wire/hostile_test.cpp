@@ -240,12 +240,14 @@ Bytes with_one_more(const Bytes& frame, const Ruler::Length& length) {
 }
 
 // Claim: every text, list and payload may hold exactly as much as its bound, and with one element more, all of them
-// present and well formed, the frame is refused.
+// present and well formed, the frame is refused. (Payloads of tensors: with STAGECOACH_LONG only.)
 TEST(Hostile, every_bound_holds_to_the_element) {
   std::size_t bounds = 0;
   test::for_each_type([&](auto index) {
-    const std::size_t fields = test::visited(test::filled<index()>(), Ruler{}).lengths.size();
-    for (std::size_t field = 0; field < fields; ++field, ++bounds) {
+    const auto small = test::visited(test::filled<index()>(), Ruler{}).lengths;
+    for (std::size_t field = 0; field < small.size(); ++field, ++bounds) {
+      // Frames of hundreds of megabytes take seconds: the long dose has them, the bound is one line of the reader for all.
+      if (small[field].limit > (8u << 20) && std::getenv("STAGECOACH_LONG") == nullptr) continue;
       Message message = test::filled<index()>(field);
       const Ruler::Length length = test::visited(message, Ruler{}).lengths.at(field);
       ASSERT_EQ(length.count, length.limit);
