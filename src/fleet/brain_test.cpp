@@ -29,6 +29,22 @@ TEST(Gather, SeatsFillEvenly) {
   EXPECT_THAT(c.refusal(5), HasSubstr("places of this run are taken"));
 }
 
+/// Claim: a worker's addresses are those that it names and the one that the coordinator sees, once each.
+TEST(Gather, TheSeenAddressIsAdded) {
+  Coordinator c(1, 3);
+  const link::Address own{"10.0.0.2", 7000}, seen{"203.0.113.5", 41000};
+  c.give(wire::LinkIsUp{peer(1), seen});
+  c.hello(1, {.addresses = {own}});
+  EXPECT_THAT(c.brain.workers().at(peer(1)).addresses, ElementsAre(own, seen));
+  c.give(wire::LinkIsUp{peer(2), own});
+  c.hello(2, {.addresses = {own}});
+  EXPECT_THAT(c.brain.workers().at(peer(2)).addresses, ElementsAre(own));
+  c.give(wire::LinkIsUp{peer(3), seen});
+  c.hello(3, {.addresses = std::vector<link::Address>(wire::kAddressesMax, own)});
+  EXPECT_EQ(c.brain.workers().at(peer(3)).addresses.size(), wire::kAddressesMax);
+  EXPECT_EQ(c.brain.workers().at(peer(3)).addresses.back(), seen);
+}
+
 /// Claim: whoever cannot take part hears why, each in words of its own.
 TEST(Gather, Refusals) {
   auto options = Coordinator::options(1, 2);

@@ -65,7 +65,7 @@ void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
   worker.incarnation = hello.incarnation;
   worker.stage = *seat;
   worker.linked = true;
-  worker.addresses = hello.addresses;
+  worker.addresses = addresses_of(peer, hello);
   workers_[peer] = worker;
   send_assignment(peer);
 }
@@ -88,7 +88,7 @@ void Brain::send_assignment(const PeerId& peer) {
 
 void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hello) {
   worker.linked = true;
-  worker.addresses = hello.addresses;
+  worker.addresses = addresses_of(peer, hello);
   if (phase_ == Phase::gathering) {
     send_assignment(peer);  // it may never have heard it
     return begin_if_complete();
@@ -101,6 +101,16 @@ void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hel
   if (hello.version.value() < committed_.value() && newest_commit_) send(peer, commit_for(worker.stage));
   if (hello.attempt < attempt_ && !view_in_store_) send(peer, view_for(worker.stage));
   if (worker.stage == 0 && !view_in_store_) send_leases(peer);
+}
+
+std::vector<link::Address> Brain::addresses_of(const PeerId& peer, const wire::Hello& hello) const {
+  std::vector<link::Address> all = hello.addresses;
+  const auto seen = seen_at_.find(peer);
+  // Behind a translator of addresses only we know where the worker's one socket can be reached.
+  if (seen == seen_at_.end() || seen->second.host.empty() || std::find(all.begin(), all.end(), seen->second) != all.end()) return all;
+  if (all.size() >= wire::kAddressesMax) all.pop_back();
+  all.push_back(seen->second);
+  return all;
 }
 
 std::optional<std::uint64_t> Brain::free_seat() const {
@@ -154,6 +164,7 @@ void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
 }
 
 void Brain::on_link_down(const wire::LinkIsDown& event) {
+  seen_at_.erase(event.peer);
   strangers_.erase(event.peer);
   const auto it = workers_.find(event.peer);
   if (it == workers_.end()) return;
