@@ -44,6 +44,7 @@ CoordinatorNode::CoordinatorNode(Options options, Log log, std::unique_ptr<QuicE
       brain_(std::make_unique<fleet::Brain>(options_.fleet)),
       board_(std::make_unique<StatusBoard>(options_.fleet, options_.name, monotonic_now(), unix_ms())) {
   for (const auto& finding : store_->findings()) log_.line(finding);
+  if (const auto& from = store_->resumed_from()) board_->on_checkpoint({from->step.value(), from->path});
 }
 
 int CoordinatorNode::run() {
@@ -109,6 +110,7 @@ bool CoordinatorNode::serve(const PeerId& peer, const wire::Message& message) {
 void CoordinatorNode::on_wakeup() {
   if (stop_.exchange(false)) {
     log_.line("asked to stop: after this step");
+    board_->note("asked to stop: the run finishes its step, saves it and ends; Ctrl-C again ends it at once");
     give(fleet::StopRequested{});
   }
   for (auto& [peer, slice] : slices_.take()) {
@@ -168,6 +170,8 @@ void CoordinatorNode::carry_out(fleet::Effects effects) {
     } else if (std::holds_alternative<fleet::CheckpointAbandon>(effect)) {
       disk_.post([this] { store_->abandon_checkpoint(); });
     } else if (auto* finish = std::get_if<fleet::CheckpointFinish>(&effect)) {
+      // A resume goes on after the checkpoint: whatever of the event log is not written by then never will be.
+      if (const auto flushed = events_.flush(); !flushed) log_.line("the event log: " + flushed.error().message);
       disk_.post([this, version = finish->version, numerics = numerics_class_] {
         auto path = store_->finish_checkpoint(numerics);
         fleet::CheckpointDone done{version, path ? *path : "", path ? std::nullopt : std::optional(path.error())};
@@ -188,7 +192,7 @@ void CoordinatorNode::on_happening(const fleet::Happening& happening) {
   if (std::holds_alternative<fleet::WorkerLost>(happening)) ++workers_lost_;
   if (std::holds_alternative<fleet::AttemptOpened>(happening)) ++attempts_;
   for (const auto& event : board_->on(happening, *brain_, monotonic_now(), unix_ms())) {
-    if (event.kind != observe::EventKind::step_committed) log_.line(observe::describe(event));
+    if (event.kind != observe::EventKind::step_committed && event.kind != observe::EventKind::view) log_.line(observe::describe(event));
     if (const auto kept = events_.append(event); !kept) log_.line("the event log: " + kept.error().message);
   }
 }

@@ -25,10 +25,24 @@ base::RunId new_run_id() {
 }  // namespace
 
 Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options& fleet) {
-  const auto path = options.run_dir / "books.db";
+  // Two coordinators of one folder would each undo the other's steps: the second one changes nothing.
+  auto lock = base::FileLock::take(options.run_dir / ".lock", {});
+  if (!lock && lock.error().code == ErrorCode::unavailable)
+    return Error{ErrorCode::unavailable, "the run in " + options.run_dir.string() + " is being run by another process: see it with " +
+                                             "./stagecoach status, stop it with Ctrl-C where it was started"};
+  if (!lock) return lock.error();
+  auto store = std::unique_ptr<RunStore>(new RunStore(std::move(options), std::move(*lock)));
+  // Before the books: a folder whose data cannot be trained on must not look like one that holds a run.
+  if (auto offered = store->offer_shards(fleet); !offered) return offered.error();
+  if (auto opened = store->open_books(fleet); !opened) return opened.error();
+  return store;
+}
+
+Result<void> RunStore::open_books(fleet::Options& fleet) {
+  const auto path = options_.run_dir / "books.db";
   const std::string layout_text = model::canonical_text(fleet.split);
   store::RunRecord record{new_run_id(), fleet.config_id, fleet.config_text, layout_text, std::time(nullptr)};
-  auto books = options.resume ? store::Books::open(path) : store::Books::create(path, record);
+  auto books = options_.resume ? store::Books::open(path) : store::Books::create(path, record);
   if (!books) return books.error();
   auto state = books->load();
   if (!state) return state.error();
@@ -37,8 +51,10 @@ Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options
                                           fleet.config_id.short_hex() + "): resume with the config in its folder, or begin a new run"};
   auto term = books->begin_term();
   if (!term) return term.error();
-  auto store = std::unique_ptr<RunStore>(new RunStore(std::move(options), std::move(*books)));
-  store->term_ = *term;
+  state = books->load();  // again: only from now on can nobody else write
+  if (!state) return state.error();
+  books_.emplace(std::move(*books));
+  term_ = *term;
   fleet.run = state->run.run;
   fleet.term = *term;
   fleet.last_attempt = state->attempt;
@@ -47,14 +63,11 @@ Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options
     if (view.stage.value() < fleet.last_views.size()) fleet.last_views[view.stage.value()] = view.number;
   for (const auto& row : state->incarnations) {
     fleet.ever_admitted.insert({row.peer, row.incarnation});
-    store->standings_[{row.peer, row.incarnation}] = row.standing;
+    standings_[{row.peer, row.incarnation}] = row.standing;
   }
-  store->meta_ = {fleet.run, fleet.config_text, base::Step(), fleet.split, "", {}};
-  if (auto offered = store->offer_shards(fleet); !offered) return offered.error();
+  meta_ = {fleet.run, fleet.config_text, base::Step(), fleet.split, "", meta_.shards_manifest};
   fleet.committed = state->newest_step();
-  if (store->options_.resume)
-    if (auto back = store->go_back_to_checkpoint(fleet); !back) return back.error();
-  return store;
+  return options_.resume ? go_back_to_checkpoint(fleet) : Result<void>();
 }
 
 Result<void> RunStore::offer_shards(fleet::Options& fleet) {
@@ -97,11 +110,12 @@ Result<void> RunStore::go_back_to_checkpoint(fleet::Options& fleet) {
                                            ", but the books end at step " + std::to_string(committed.value()) +
                                            ": the books are damaged or older than the checkpoint"};
     if (auto offered = offer_state(*newest, fleet); !offered) return offered.error();
+    resumed_from_ = store::CheckpointRow{fleet.committed, newest->path.string()};
   }
   if (fleet.committed < committed) {
     findings_.push_back("steps " + std::to_string(fleet.committed.value() + 1) + " to " + std::to_string(committed.value()) +
                         " were committed after the newest checkpoint: they are computed again and come out the same");
-    return books_.truncate_after(term_, fleet.committed);
+    return books_->truncate_after(term_, fleet.committed);
   }
   return {};
 }
@@ -130,9 +144,9 @@ Result<void> RunStore::offer_state(const store::NewestCheckpoint& newest, fleet:
 
 Result<void> RunStore::write(const fleet::ViewRecord& record) {
   for (const auto& eviction : record.evictions) {
-    store::IncarnationRow row{eviction.peer, eviction.incarnation, base::StageIndex(), store::Standing::evicted, eviction.reason};
+    store::IncarnationRow row{eviction.peer, eviction.incarnation, eviction.stage, store::Standing::evicted, eviction.reason};
     standings_[{row.peer, row.incarnation}] = row.standing;
-    RETURN_IF_ERROR(books_.write_incarnation(term_, row));
+    RETURN_IF_ERROR(books_->write_incarnation(term_, row));
   }
   store::ViewRow row{record.attempt, {}};
   for (const auto& view : record.stages) {
@@ -140,17 +154,17 @@ Result<void> RunStore::write(const fleet::ViewRecord& record) {
     for (const auto& member : view.members) {
       stage.members.push_back({member.peer, member.incarnation});
       if (!standings_.try_emplace({member.peer, member.incarnation}, store::Standing::admitted).second) continue;
-      RETURN_IF_ERROR(books_.write_incarnation(term_, {member.peer, member.incarnation, view.stage, store::Standing::admitted, ""}));
+      RETURN_IF_ERROR(books_->write_incarnation(term_, {member.peer, member.incarnation, view.stage, store::Standing::admitted, ""}));
     }
     row.views.push_back(std::move(stage));
   }
-  return books_.write_view(term_, row);
+  return books_->write_view(term_, row);
 }
 
 Result<void> RunStore::write(const fleet::CommitRecord& record) {
   store::CommitRow row{record.step, record.attempt, {}, record.global_norm, record.train_losses, record.eval_losses};
   for (const auto& stage : record.stages) row.stages.push_back({stage.view, stage.hash});
-  return books_.write_commit(term_, row);
+  return books_->write_commit(term_, row);
 }
 
 void RunStore::begin_checkpoint(base::WeightVersion version) {
@@ -189,7 +203,7 @@ Result<std::string> RunStore::finish_checkpoint(const std::string& numerics_clas
   }
   auto path = writer->commit();
   if (!path) return path.error();
-  RETURN_IF_ERROR(books_.write_checkpoint(term_, {meta_.step, path->string()}));
+  RETURN_IF_ERROR(books_->write_checkpoint(term_, {meta_.step, path->string()}));
   return path->string();
 }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/files.h"
 #include "base/result.h"
 #include "fleet/brain.h"
 #include "store/books.h"
@@ -33,11 +34,14 @@ class RunStore {
   /// complete checkpoint. Fills the parts of `fleet` that follow: run, term, attempts, step, objects.
   ///
   /// errors: already_exists  a run is there and resume was not asked for · not_found  there is none to resume
+  ///         unavailable  another process runs this run
   ///         mismatch  another config, layout or data than the run's · those of Books and of checkpoints
   static base::Result<std::unique_ptr<RunStore>> open(Options options, fleet::Options& fleet);
 
   /// Sentences for the user about what was found on opening: damaged checkpoints that were passed over, commits to be redone.
   const std::vector<std::string>& findings() const { return findings_; }
+  /// The checkpoint that the run goes on from; none where it begins at step 0.
+  const std::optional<store::CheckpointRow>& resumed_from() const { return resumed_from_; }
 
   base::Result<void> write(const fleet::ViewRecord& record);
   base::Result<void> write(const fleet::CommitRecord& record);
@@ -51,7 +55,8 @@ class RunStore {
   wire::ObjectChunk read(const wire::ObjectRequest& request) const { return objects_.read(request); }
 
  private:
-  RunStore(Options options, store::Books books) : options_(std::move(options)), books_(std::move(books)) {}
+  RunStore(Options options, base::FileLock lock) : options_(std::move(options)), lock_(std::move(lock)) {}
+  base::Result<void> open_books(fleet::Options& fleet);
   base::Result<void> offer_shards(fleet::Options& fleet);
   base::Result<void> go_back_to_checkpoint(fleet::Options& fleet);
   base::Result<void> offer_state(const store::NewestCheckpoint& newest, fleet::Options& fleet);
@@ -64,11 +69,13 @@ class RunStore {
   };
 
   Options options_;
-  store::Books books_;
+  base::FileLock lock_;                    // of the run's folder
+  std::optional<store::Books> books_;      // always there after open()
   base::Term term_;
   store::CheckpointMeta meta_;
   ObjectServer objects_;
   std::vector<std::string> findings_;
+  std::optional<store::CheckpointRow> resumed_from_;
   std::map<std::pair<base::PeerId, base::Incarnation>, store::Standing> standings_;
   std::map<base::StageIndex, std::map<std::string, Gathered>> gathered_;
 };

@@ -24,6 +24,10 @@ class StatusBoard {
   /// Remembers it and returns the lines it means for the event log.
   std::vector<observe::Event> on(const fleet::Happening& happening, const fleet::Brain& brain, base::Instant now, std::int64_t unix_ms);
 
+  /// A line among the events that people see.
+  void note(const std::string& line) { observe::add_event(status_, line); }
+  /// The newest complete checkpoint, where the run is resumed from one.
+  void on_checkpoint(observe::CheckpointStatus checkpoint) { status_.checkpoint = std::move(checkpoint); }
   observe::RunStatus status(const fleet::Brain& brain, base::Instant now) const;
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(status_.tokens); }
