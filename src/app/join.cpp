@@ -32,9 +32,9 @@ int complain(const base::Error& error) {
 }  // namespace
 
 int run_join(const JoinOptions& options) {
-  if (options.die_with_parent) {
+  if (options.parent != 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() == 1) return 1;  // the parent was gone before that
+    if (::getppid() != options.parent) return 1;  // it was gone before that; in a container process 1 may well be the parent
   }
   auto link = link::parse_join_link(options.link);
   if (!link) return complain(link.error());
@@ -70,7 +70,7 @@ int run_join(const JoinOptions& options) {
   struct sigaction action {};
   action.sa_handler = on_leave_signal;
   for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
+  for (int signal : {SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_IGN);  // a closed pipe and a full disk are errors with words
   const int code = (*node)->run();
   signalled_node = nullptr;
   (code == 0 ? std::cout : std::cerr) << "stagecoach: " << (*node)->last_words() << std::endl;

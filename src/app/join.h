@@ -4,6 +4,7 @@
 // Thread:  the caller's, which becomes the loop thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace stagecoach::app {
@@ -16,7 +17,7 @@ struct JoinOptions {
   std::string device = "auto";
   std::string listen = "0.0.0.0:0";
   std::string advertise;                    // "host:port" that other workers dial; empty = found out
-  bool die_with_parent = false;             // a launcher's worker does not outlive it
+  std::int64_t parent = 0;                  // a launcher's process id: its worker does not outlive it; 0 = none
 };
 
 int run_join(const JoinOptions& options);

@@ -5,6 +5,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -72,7 +73,8 @@ Result<LocalWorkers> LocalWorkers::start(const Options& options) {
     auto identity = link::Identity::load_or_create((folder / "key").string());
     if (!identity) return identity.error();
     auto pid = spawn({options.program, "join", options.link, "--key", (folder / "key").string(), "--log", (folder / "log").string(),
-                      "--cache", (options.run_dir / "cache").string(), "--device", options.device, "--die-with-parent"},
+                      "--cache", (options.run_dir / "cache").string(), "--device", options.device, "--listen", options.listen,
+                      "--die-with-parent", std::to_string(::getpid())},
                      folder / "output");
     if (!pid) return pid.error();
     workers.running_.push_back({identity->peer_id(), *pid, folder / "log"});

@@ -24,6 +24,7 @@ class LocalWorkers {
     std::filesystem::path run_dir;   // each worker gets run_dir/workers/NN with its key and log
     std::string link;
     std::string device;
+    std::string listen;              // where workers hear each other
     std::size_t count = 0;
   };
   /// errors: io_error  a folder, a key or a process could not be made

@@ -1,5 +1,6 @@
 // The program's entry: subcommands and their options; each is one file beside this one.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 
@@ -46,7 +47,7 @@ int main(int argc, char** argv) {
   join_command->add_option("--device", join.device, "cpu, cuda, mps or auto")->capture_default_str();
   join_command->add_option("--listen", join.listen, "where other workers reach this one")->capture_default_str();
   join_command->add_option("--advertise", join.advertise, "host:port that other workers are told [the address towards the coordinator]");
-  join_command->add_flag("--die-with-parent", join.die_with_parent, "end when the process that started this one ends");
+  join_command->add_option("--die-with-parent", join.parent, "a process id: end when that process, which started this one, ends");
 
   app::StatusOptions status;
   CLI::App* status_command = cli.add_subcommand("status", "show the live state of a run");
@@ -56,6 +57,14 @@ int main(int argc, char** argv) {
   app::GenerateOptions generate;
   CLI::App* generate_command = app::add_generate_command(cli, generate);
 
+  const std::string word = argc > 1 ? argv[1] : "-";
+  const auto commands = cli.get_subcommands({});
+  if (!word.starts_with('-') && std::none_of(commands.begin(), commands.end(), [&](const CLI::App* each) { return each->get_name() == word; })) {
+    std::cerr << "stagecoach: there is no subcommand \"" << word << "\"; there are";
+    for (const CLI::App* each : commands) std::cerr << " " << each->get_name();
+    std::cerr << "\n";
+    return 1;
+  }
   CLI11_PARSE(cli, argc, argv);
   std::error_code error;
   train.program = coordinate.program = std::filesystem::read_symlink("/proc/self/exe", error).string();

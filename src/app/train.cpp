@@ -41,7 +41,7 @@ void catch_signals(CoordinatorNode* node) {
   struct sigaction action {};
   action.sa_handler = node ? on_stop_signal : SIG_DFL;
   for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
+  for (int signal : {SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_IGN);  // a closed pipe and a full disk are errors with words
 }
 
 int complain(const Error& error) {
@@ -77,7 +77,11 @@ void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::
   }
 }
 
-RunSummary summarize(const RunFolder& folder, const observe::RunStatus& status, double seconds, std::uint64_t tokens) {
+std::string continue_command(const RunFolder& folder, const TrainOptions& options) {
+  return std::string("./stagecoach ") + (options.start_workers ? "train" : "coordinate") + " --resume " + shell_word(folder.path.string());
+}
+
+RunSummary summarize(const RunFolder& folder, const TrainOptions& options, const observe::RunStatus& status, double seconds, std::uint64_t tokens) {
   RunSummary summary;
   summary.finished = status.step >= status.steps;
   summary.run_dir = folder.path.string();
@@ -98,7 +102,7 @@ RunSummary summarize(const RunFolder& folder, const observe::RunStatus& status, 
     summary.checkpoint = status.checkpoint->path;
     summary.generate_command = "./stagecoach generate " + shell_word(folder.path.string()) + " --prompt " + shell_word("In the beginning");
   }
-  if (!summary.finished) summary.continue_command = "./stagecoach train --resume " + shell_word(folder.path.string());
+  if (!summary.finished) summary.continue_command = continue_command(folder, options);
   return summary;
 }
 
@@ -135,7 +139,9 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   introduce(folder, **node, link, options, view);
   catch_signals(node->get());
   if (options.start_workers) {
-    auto started = LocalWorkers::start({options.program, folder.path, link, folder.settings.device,
+    // Where all of the run stays on this machine, nobody else can reach a worker.
+    const char* workers_listen = (*node)->address().host.starts_with("127.") ? "127.0.0.1:0" : "0.0.0.0:0";
+    auto started = LocalWorkers::start({options.program, folder.path, link, folder.settings.device, workers_listen,
                                         folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)});
     if (!started) return complain(started.error());
     workers.emplace(std::move(*started));
@@ -147,11 +153,10 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   catch_signals(nullptr);
   if (code != 0) {
     std::cerr << "stagecoach: " << (*node)->last_words() << "\n";
-    if (status.checkpoint || folder.resumed)
-      std::cerr << "            continue with: ./stagecoach train --resume " << shell_word(folder.path.string()) << "\n";
+    std::cerr << "            continue with: " << continue_command(folder, options) << "\n";
     return code;
   }
-  RunSummary summary = summarize(folder, status, status.elapsed_s, status.tokens - first_tokens);
+  RunSummary summary = summarize(folder, options, status, status.elapsed_s, status.tokens - first_tokens);
   summary.workers_lost = static_cast<std::int64_t>((*node)->workers_lost());
   summary.attempts_voided = (*node)->attempts() > 0 ? static_cast<std::int64_t>((*node)->attempts()) - 1 : 0;
   std::cout << summary_text(summary) << std::flush;

@@ -221,7 +221,9 @@ std::vector<std::string> PlainView::lines(const RunStatus& status) {
 
   std::string phase(observe::to_string(status.phase));
   if (!status.reason.empty()) phase += ": " + printable(status.reason);
-  if (phase != last_phase_) out.push_back(phase);
+  // While it trains the reason is mostly the step's number: lines about steps come below, every print_every steps.
+  const bool trains_on = status.phase == Phase::training && last_phase_.starts_with(observe::to_string(Phase::training));
+  if (phase != last_phase_ && !trains_on) out.push_back(phase);
   last_phase_ = phase;
 
   const bool due = status.step != last_step_ && (status.step / print_every_ != last_step_ / print_every_ ||

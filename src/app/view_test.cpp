@@ -206,6 +206,8 @@ TEST(PlainView, prints_what_is_new_once) {
   EXPECT_THAT(view.lines(s), ElementsAre("a", "b", "training"));
   s.events = {"b", "c", "c"};
   EXPECT_THAT(view.lines(s), ElementsAre("c", "c"));
+  s.reason = "step 1";  // a step's number comes with the steps below, not as a change of phase
+  EXPECT_THAT(view.lines(s), IsEmpty());
   s.step = 9, s.train_loss = 2.5, s.tokens_per_s = 2000;
   EXPECT_THAT(view.lines(s), IsEmpty());
   s.step = 11;
