@@ -93,6 +93,10 @@ bool Brain::make_record(CommitRecord& record, std::string& why) const {
   double squares = 0;  // added in name order, so that it does not depend on the split (DESIGN §5)
   for (const auto& [tensor, sum] : norms) squares += sum;
   record.global_norm = std::sqrt(squares);
+  if (!std::isfinite(record.global_norm)) {
+    why = "a norm that is not finite was reported";
+    return false;
+  }
   for (std::size_t m = 0; m < losses.size(); ++m) {
     if (!losses[m]) {
       why = "the loss of microbatch " + std::to_string(m) + " was not reported";
