@@ -23,17 +23,20 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string last_line(const fs::path& log) {
+/// What the worker's log gives as the reason of its end; empty where it had no time to write one.
+std::string last_words(const fs::path& log) {
   std::ifstream file(log);
   std::string line, last;
   while (std::getline(file, line))
     if (!line.empty()) last = line;
-  return last;
+  const auto mark = last.find(" ends with ");
+  const auto words = mark == std::string::npos ? mark : last.find(": ", mark);
+  return words == std::string::npos ? last : last.substr(words + 2);
 }
 
 std::string describe(int status, const fs::path& log) {
   if (WIFSIGNALED(status)) return std::string("its process was ended by signal ") + std::to_string(WTERMSIG(status)) + " (" + ::strsignal(WTERMSIG(status)) + ")";
-  const std::string last = last_line(log);
+  const std::string last = last_words(log);
   return "its process ended with status " + std::to_string(WEXITSTATUS(status)) + (last.empty() ? "" : ": " + last);
 }
 

@@ -6,6 +6,8 @@ Never by a signal, never with a stack trace, and never so that the next try fail
 import resource
 import shutil
 import signal
+import sys
+import unittest
 
 from lib import runs
 
@@ -138,6 +140,13 @@ class Links(BadInput):
         first.signal(signal.SIGCONT)
         self.assertEqual(status, 4, text)
         self.assertTrue("all places of this run are taken" in text or "has begun" in text, text)
+
+
+class Devices(BadInput):
+    @unittest.skipIf(sys.platform == "darwin", "mps may be there")
+    def test_a_device_that_is_not_there(self):
+        """Workers that cannot start end the run at once, with their reason, and not at the deadline for joining."""
+        self.refused_train(["ended before the run began", "no mps device here", "auto or cpu"], compute__device="mps")
 
 
 class Folders(BadInput):

@@ -125,17 +125,27 @@ void CoordinatorNode::on_time() {
   if (now >= show_due_) {
     show_due_ = now + kShowEvery;
     if (options_.ended_workers)
-      for (const auto& [peer, how] : options_.ended_workers()) give(fleet::PeerExited{peer, how});
+      for (const auto& [peer, how] : options_.ended_workers()) on_ended_worker(peer, how);
     if (options_.show) options_.show(status());
     [[maybe_unused]] const auto flushed = events_.flush();  // a full disk shows at the next checkpoint, with its words
     if (!exit_code_ && !brain_->running() && now >= join_by_) {
-      last_words_ = "not all workers came within " + std::to_string(options_.join_deadline.ns() / 1'000'000'000) + " s (" +
-                    brain_->phase_text() + "): start the missing ones and run this again, or ask for fewer replicas";
-      log_.line(last_words_);
-      exit_code_ = 9;
+      give_up("not all workers came within " + std::to_string(options_.join_deadline.ns() / 1'000'000'000) + " s (" +
+              brain_->phase_text() + "): start the missing ones and run this again, or ask for fewer replicas");
     }
   }
   give(fleet::Tick{});
+}
+
+void CoordinatorNode::on_ended_worker(const PeerId& peer, const std::string& how) {
+  // The launcher starts each worker once: without one of them a run that gathers would wait until its deadline.
+  if (!exit_code_ && !brain_->running()) return give_up("worker " + peer.short_hex() + " ended before the run began: " + how);
+  give(fleet::PeerExited{peer, how});
+}
+
+void CoordinatorNode::give_up(const std::string& why) {
+  last_words_ = why;
+  log_.line(why);
+  exit_code_ = 9;
 }
 
 void CoordinatorNode::give(fleet::Event event) {

@@ -63,6 +63,9 @@ class CoordinatorNode {
   void on_link(link::Event& event);
   void on_wakeup();
   void on_time();
+  void on_ended_worker(const base::PeerId& peer, const std::string& how);
+  /// Ends the run before its first step.
+  void give_up(const std::string& why);
   void give(fleet::Event event);
   void carry_out(fleet::Effects effects);
   void on_happening(const fleet::Happening& happening);
