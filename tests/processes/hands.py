@@ -99,6 +99,24 @@ class Hands(runs.ProcessTest):
             self.finish(worker)
         self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "one worker left")
 
+    def test_a_coordinator_that_dies(self):
+        """It comes back at its address and goes on; workers of its former life learn that they must start anew."""
+        reference = self.unsplit(schedule__steps=STEPS)
+        coordinator, link = self.coordinate("run", layout__stages=2, layout__replicas=1, run__checkpoint_every=4)
+        workers = [self.join(link, f"machine-{i}") for i in range(2)]
+        self.wait_for_step(coordinator, "run", 6)
+        coordinator.signal(signal.SIGKILL)
+        coordinator.wait()
+        coordinator = self.resume("run", command="coordinate", network__listen=link.split("@")[1])
+        for worker in workers:
+            self.finish(worker, 4)
+            self.assertIn("start the worker anew", worker.output())
+        for i in range(2):
+            place = self.folder / f"machine-{i}"
+            self.start("join", link, "--key", place / "key", "--cache", place / "cache", name=f"again-{i}")
+        self.finish(coordinator)
+        self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "a coordinator that died and came back")
+
     def test_stop_and_resume(self):
         """`coordinate` stops with a checkpoint and names its own command; its workers end with it, and new ones go on."""
         reference = self.unsplit(schedule__steps=STEPS)
