@@ -150,7 +150,7 @@ TEST(Problems, names_every_wrong_key_at_once) {
   config.model.cut_after = {0, 3};
   config.optimizer.beta2 = 1.0;
   config.optimizer.eps = std::nan("");
-  config.schedule.warmup_steps = 601;
+  config.schedule.warmup_steps = config.schedule.steps + 1;
   config.batch.microbatches = 4'097;
   config.threads = 0;
   EXPECT_THAT(problems(config),
