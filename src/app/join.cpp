@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include "app/generate.h"
 #include "app/network.h"
 #include "app/settings.h"
+#include "base/files.h"
 #include "world/real/worker_node.h"
 
 namespace stagecoach::app {
@@ -27,6 +29,22 @@ void on_leave_signal(int) {
 int complain(const base::Error& error) {
   std::cerr << "stagecoach: " << error.message << "\n";
   return 1;
+}
+
+/// The key for this process alone: of two workers with one key, each would end the other's link again and again.
+///
+/// errors: unavailable  another worker has it, and still has it after the time that a killed one may need to end
+base::Result<base::FileLock> lock_of(const std::filesystem::path& key) {
+  constexpr int kTries = 50;
+  for (int i = 1;; ++i) {
+    auto lock = base::FileLock::take(key, {});
+    if (lock || lock.error().code != base::ErrorCode::unavailable) return lock;
+    if (i == kTries)
+      return base::Error{base::ErrorCode::unavailable, "the key " + key.string() + " is in use by another worker on this machine: give "
+                                                           "this one a key of its own, --key FILE"};
+    const timespec moment{0, 100'000'000};
+    ::nanosleep(&moment, nullptr);
+  }
 }
 
 }  // namespace
@@ -49,6 +67,8 @@ int run_join(const JoinOptions& options) {
   if (key.has_parent_path()) std::filesystem::create_directories(key.parent_path(), error);
   auto identity = link::Identity::load_or_create(key.string());
   if (!identity) return complain(identity.error());
+  auto key_lock = lock_of(key);
+  if (!key_lock) return complain(key_lock.error());
   auto log = world::real::Log::open(options.log, false);
   if (!log) return complain(log.error());
 

@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <string_view>
 
 #include "link/identity.h"
 
@@ -23,20 +24,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// What the worker's log gives as the reason of its end; empty where it had no time to write one.
-std::string last_words(const fs::path& log) {
-  std::ifstream file(log);
+/// What a worker printed as the reason of its end; empty where it had no time to.
+std::string last_words(const fs::path& output) {
+  std::ifstream file(output);
   std::string line, last;
   while (std::getline(file, line))
     if (!line.empty()) last = line;
-  const auto mark = last.find(" ends with ");
-  const auto words = mark == std::string::npos ? mark : last.find(": ", mark);
-  return words == std::string::npos ? last : last.substr(words + 2);
+  constexpr std::string_view kName = "stagecoach: ";
+  return last.starts_with(kName) ? last.substr(kName.size()) : last;
 }
 
-std::string describe(int status, const fs::path& log) {
+std::string describe(int status, const fs::path& output) {
   if (WIFSIGNALED(status)) return std::string("its process was ended by signal ") + std::to_string(WTERMSIG(status)) + " (" + ::strsignal(WTERMSIG(status)) + ")";
-  const std::string last = last_words(log);
+  const std::string last = last_words(output);
   return "its process ended with status " + std::to_string(WEXITSTATUS(status)) + (last.empty() ? "" : ": " + last);
 }
 
@@ -80,7 +80,7 @@ Result<LocalWorkers> LocalWorkers::start(const Options& options) {
                       "--die-with-parent", std::to_string(::getpid())},
                      folder / "output");
     if (!pid) return pid.error();
-    workers.running_.push_back({identity->peer_id(), *pid, folder / "log"});
+    workers.running_.push_back({identity->peer_id(), *pid, folder / "output"});
   }
   return workers;
 }
@@ -90,7 +90,7 @@ std::vector<std::pair<base::PeerId, std::string>> LocalWorkers::ended() {
   std::erase_if(running_, [&](const Process& process) {
     int status = 0;
     if (::waitpid(process.pid, &status, WNOHANG) != process.pid) return false;
-    ended.emplace_back(process.peer, describe(status, process.log));
+    ended.emplace_back(process.peer, describe(status, process.output));
     return true;
   });
   return ended;

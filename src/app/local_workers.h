@@ -42,7 +42,7 @@ class LocalWorkers {
   struct Process {
     base::PeerId peer;
     pid_t pid = 0;
-    std::filesystem::path log;
+    std::filesystem::path output;
   };
   LocalWorkers() = default;
   std::vector<Process> running_;

@@ -120,6 +120,8 @@ class Links(BadInput):
         mine = ["--key", "mine.key", "--cache", "mine"]
         self.refused(["key"], "join", SOMEBODY + "@" + address, *mine)
         self.refused(["has begun"], "join", link, *mine, code=4)
+        # A second worker with the key of one that runs would fight it for its link.
+        self.refused(["in use by another worker", "--key"], "join", link, "--key", self.folder / "run" / "workers" / "00" / "key")
         self.refused(["in use"], "coordinate", "--plain", *self.settings("second", **TINY, network__listen=address))
         self.refused(["in use"], "train", "--plain", *self.settings("second", **TINY, network__listen=address))
         self.refused(["run by another process", "status"], "train", "--plain", "--resume", "run")
