@@ -90,7 +90,7 @@ int run_join(const JoinOptions& options) {
   struct sigaction action {};
   action.sa_handler = on_leave_signal;
   for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
-  for (int signal : {SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_IGN);  // a closed pipe and a full disk are errors with words
+  ::signal(SIGPIPE, SIG_IGN);
   const int code = (*node)->run();
   signalled_node = nullptr;
   (code == 0 ? std::cout : std::cerr) << "stagecoach: " << (*node)->last_words() << std::endl;

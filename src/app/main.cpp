@@ -1,6 +1,7 @@
 // The program's entry: subcommands and their options; each is one file beside this one.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <iostream>
 
@@ -23,6 +24,7 @@ void add_run_options(CLI::App& command, stagecoach::app::TrainOptions& options) 
 
 int main(int argc, char** argv) {
   namespace app = stagecoach::app;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the user's limit is an error with words, as a full disk is
   CLI::App cli{"Pretrains one language model on single machines over ordinary links, bit for bit as one machine would.", "stagecoach"};
   cli.require_subcommand(1);
 

@@ -41,7 +41,7 @@ void catch_signals(CoordinatorNode* node) {
   struct sigaction action {};
   action.sa_handler = node ? on_stop_signal : SIG_DFL;
   for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
-  for (int signal : {SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_IGN);  // a closed pipe and a full disk are errors with words
+  ::signal(SIGPIPE, SIG_IGN);
 }
 
 int complain(const Error& error) {

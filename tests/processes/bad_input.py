@@ -21,6 +21,11 @@ def flip_a_byte(path, at=1000):
     path.write_bytes(data)
 
 
+def limit_files_to(size):
+    """What a child calls before it becomes the program: no file of it, or of its children, grows beyond `size` bytes."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 class BadInput(runs.ProcessTest):
     def refused(self, words, *arguments, code=None, **options):
         """Runs the program; it fails and names each of `words`. Returns what it printed."""
@@ -199,11 +204,15 @@ class Folders(BadInput):
 
 
 class Disk(BadInput):
+    def test_no_space_at_all(self):
+        self.trained("cuts-the-shards")
+        for limit, what in [(1_000, "config.toml"), (8_000, "books.db"), (60_000, "cache")]:
+            with self.subTest(limit=limit):
+                self.refused([what], "train", "--plain", *self.settings(f"run-{limit}", **TINY), preexec_fn=limit_files_to(limit))
+
     def test_no_space_for_a_checkpoint(self):
         """Files may grow to 400 KB, a stage's checkpoint needs more: the run goes on, but does not end as if it were saved."""
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-        program = self.start("train", "--plain", *self.settings("run", **TINY), name="run", preexec_fn=limit)
+        program = self.start("train", "--plain", *self.settings("run", **TINY), name="run", preexec_fn=limit_files_to(400_000))
         status = program.wait()
         text = program.output()
         self.assertEqual(status, 6, text)
