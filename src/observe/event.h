@@ -23,12 +23,12 @@ inline constexpr std::size_t kEventFieldsMax = 64;
 enum class EventKind : std::uint8_t {
   run_started,         // name, config_id, step, steps, stages, replicas
   worker_joined,       // peer, incarnation, stage, address
-  worker_lost,         // peer, incarnation, stage, reason
+  worker_lost,         // peer, stage, reason
   view,                // stage, number, term, attempt, members
   attempt_opened,      // attempt, step, reason
   step_committed,      // step, attempt, loss, loss_bits, global_norm
   evaluated,           // step, loss, loss_bits
-  checkpoint_written,  // step, path, bytes
+  checkpoint_written,  // step, path
   run_finished,        // step, reason
 };
 std::string_view to_string(EventKind kind);

@@ -64,6 +64,14 @@ int CoordinatorNode::run() {
   return *exit_code_;
 }
 
+observe::RunStatus CoordinatorNode::status() const {
+  const auto round_trip = [this](const PeerId& peer) -> std::optional<Duration> {
+    const auto stats = endpoint_->stats(peer);
+    return stats ? std::optional(stats->round_trip) : std::nullopt;
+  };
+  return board_->status(*brain_, round_trip, monotonic_now());
+}
+
 void CoordinatorNode::request_stop() {
   stop_ = true;
   wakeup_.ring();

@@ -53,7 +53,7 @@ class CoordinatorNode {
   void request_stop();
 
   const std::string& last_words() const { return last_words_; }
-  observe::RunStatus status() const { return board_->status(*brain_, monotonic_now()); }
+  observe::RunStatus status() const;
   std::uint64_t workers_lost() const { return workers_lost_; }
   std::uint64_t attempts() const { return attempts_; }
 

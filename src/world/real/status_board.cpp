@@ -97,7 +97,7 @@ std::vector<observe::Event> StatusBoard::on(const fleet::Happening& happening, c
   return events;
 }
 
-observe::MemberStatus StatusBoard::member(const wire::Member& member, const fleet::Brain& brain) const {
+observe::MemberStatus StatusBoard::member(const wire::Member& member, const fleet::Brain& brain, const RoundTrip& round_trip) const {
   observe::MemberStatus out;
   out.peer = short_id(member.peer);
   out.incarnation = member.incarnation.value();
@@ -112,7 +112,8 @@ observe::MemberStatus StatusBoard::member(const wire::Member& member, const flee
   const wire::Telemetry& t = worker.telemetry;
   out.weight_version = t.version.value();
   out.queue_length = t.queued;
-  out.microbatches = {t.offered, t.accepted, t.forwarded, t.accumulated, brain.committed().value()};
+  out.microbatches = {t.offered, t.accepted, t.forwarded, t.accumulated, t.committed};
+  if (const auto measured = round_trip(member.peer)) out.round_trip_ms = measured->seconds_f64() * 1e3;
   const double seconds = (worker.telemetry_at - worker.previous_at).seconds_f64();
   if (worker.previous_at != Instant() && seconds > 0) {
     const auto rate = [&](std::uint64_t now, std::uint64_t before) { return now > before ? static_cast<double>(now - before) / seconds : 0.0; };
@@ -134,13 +135,15 @@ observe::MemberStatus StatusBoard::member(const wire::Member& member, const flee
   return out;
 }
 
-observe::RunStatus StatusBoard::status(const fleet::Brain& brain, Instant now) const {
+observe::RunStatus StatusBoard::status(const fleet::Brain& brain, const RoundTrip& round_trip, Instant now) const {
   observe::RunStatus status = status_;
   status.attempt = brain.attempt().value();
   status.reason = ended_ ? status_.reason : brain.phase_text();
   status.phase = ended_ ? (status.step >= status.steps ? observe::Phase::finished : observe::Phase::stopped)
-                 : brain.running() ? observe::Phase::training
-                                   : observe::Phase::gathering;
+                 : !brain.running()   ? observe::Phase::gathering
+                 : brain.recovering() ? observe::Phase::recovering
+                 : brain.saving()     ? observe::Phase::saving
+                                      : observe::Phase::training;
   status.elapsed_s = (now - started_).seconds_f64();
   if (recent_.size() >= 2) {
     const double seconds = (recent_.back().first - recent_.front().first).seconds_f64();
@@ -155,10 +158,10 @@ observe::RunStatus StatusBoard::status(const fleet::Brain& brain, Instant now) c
     stage.first_layer = static_cast<std::uint64_t>(split[s].first);
     stage.end_layer = static_cast<std::uint64_t>(split[s].last);
     if (brain.running() || ended_) {
-      for (const auto& each : brain.views()[s].members) stage.members.push_back(member(each, brain));
+      for (const auto& each : brain.views()[s].members) stage.members.push_back(member(each, brain, round_trip));
     } else {
       for (const auto& [peer, worker] : brain.workers())
-        if (worker.stage == s) stage.members.push_back(member({peer, worker.incarnation, worker.addresses}, brain));
+        if (worker.stage == s) stage.members.push_back(member({peer, worker.incarnation, worker.addresses}, brain, round_trip));
     }
     status.stages.push_back(std::move(stage));
   }

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <deque>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,13 +30,15 @@ class StatusBoard {
   void note(const std::string& line) { observe::add_event(status_, line); }
   /// The newest complete checkpoint, where the run is resumed from one.
   void on_checkpoint(observe::CheckpointStatus checkpoint) { status_.checkpoint = std::move(checkpoint); }
-  observe::RunStatus status(const fleet::Brain& brain, base::Instant now) const;
+  /// What the road measures; nothing where there is no link to the peer.
+  using RoundTrip = std::function<std::optional<base::Duration>(const base::PeerId&)>;
+  observe::RunStatus status(const fleet::Brain& brain, const RoundTrip& round_trip, base::Instant now) const;
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(status_.tokens); }
 
  private:
   void on_committed(const fleet::StepCommitted& step, base::Instant now);
-  observe::MemberStatus member(const wire::Member& member, const fleet::Brain& brain) const;
+  observe::MemberStatus member(const wire::Member& member, const fleet::Brain& brain, const RoundTrip& round_trip) const;
 
   observe::RunStatus status_;   // what does not follow from the brain
   std::int64_t tokens_per_step_;
