@@ -22,6 +22,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// The coordinator's code for numbers beyond what the sums hold: a resume would only compute them again.
+constexpr int kSameAgainCode = 7;
+
 // A signal handler has no other way to its run than a static object.
 CoordinatorNode* signalled_node = nullptr;
 volatile sig_atomic_t stops_asked = 0;
@@ -153,7 +156,7 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   catch_signals(nullptr);
   if (code != 0) {
     std::cerr << "stagecoach: " << (*node)->last_words() << "\n";
-    std::cerr << "            continue with: " << continue_command(folder, options) << "\n";
+    if (code != kSameAgainCode) std::cerr << "            continue with: " << continue_command(folder, options) << "\n";
     return code;
   }
   RunSummary summary = summarize(folder, options, status, status.elapsed_s, status.tokens - first_tokens);

@@ -122,13 +122,15 @@ std::string describe(const Event& event) {
     const FieldValue* value = event.find(name);
     return value == nullptr ? std::string("?") : text_of(*value);
   };
+  // The first digits of a key, as the status and the logs name a worker: the whole key is in the event.
+  const std::string peer = field("peer").substr(0, 8);
   switch (event.kind) {
     case EventKind::run_started:
       return "run " + field("name") + " started at step " + field("step") + " of " + field("steps");
     case EventKind::worker_joined:
-      return "worker " + field("peer") + " joined stage " + field("stage") + " from " + field("address");
+      return "worker " + peer + " joined stage " + field("stage") + " from " + field("address");
     case EventKind::worker_lost:
-      return "worker " + field("peer") + " of stage " + field("stage") + " was lost: " + field("reason");
+      return "worker " + peer + " of stage " + field("stage") + " was lost: " + field("reason");
     case EventKind::view:
       return "stage " + field("stage") + " has view " + field("number") + " with " + field("members") + " members";
     case EventKind::attempt_opened:

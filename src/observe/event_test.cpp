@@ -46,6 +46,8 @@ TEST(Event, a_line_is_stable_and_reads_back) {
   ASSERT_TRUE(read.ok());
   EXPECT_EQ(read.value(), event);
   EXPECT_EQ(describe(event), "step 12 committed: loss 2.5000");
+  const Event lost{1, EventKind::worker_lost, {{"peer", std::string(64, 'a')}, {"stage", std::uint64_t{2}}, {"reason", "idle"}}};
+  EXPECT_EQ(describe(lost), "worker aaaaaaaa of stage 2 was lost: idle");
 }
 
 // Claim: every kind's name reads back as that kind.

@@ -203,6 +203,14 @@ class Folders(BadInput):
         self.refused(["step-00000008"], "generate", run, "--prompt", "a")
 
 
+class Numbers(BadInput):
+    def test_numbers_that_run_away(self):
+        """What every resume would compute again is not offered to be resumed."""
+        text = self.refused_train(["step", "fixed64", "peak_lr"], schedule__peak_lr=10, schedule__kind="constant", optimizer__clip_norm=0,
+                                  optimizer__weight_decay=10, schedule__steps=50)
+        self.assertNotIn("continue with", text)
+
+
 class Disk(BadInput):
     def test_no_space_at_all(self):
         self.trained("cuts-the-shards")
