@@ -1,7 +1,7 @@
 """Claim: a run goes on, bit for bit, whichever replicas are killed or stalled, as long as each stage keeps one.
 
 4 x 2 real processes. kill -9 in the middle of a step; one kill in each stage; a worker that is stopped for a moment loses nothing, one
-that is stopped for longer than the idle time-out is out and learns it. Without the last replica of a stage the run ends with the words
+that is stopped for longer than the idle time-out is out and learns it; a coordinator that is stopped for as long loses nobody. Without the last replica of a stage the run ends with the words
 that continue it.
 """
 
@@ -89,6 +89,20 @@ class Kill(runs.ProcessTest):
         self.finish(program)
         self.assertEqual(len(self.events("run", "worker_lost")), 1)
         self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "two stalls")
+
+    def test_a_stalled_coordinator(self):
+        """Longer than the idle time-out: the workers find their links dead, dial again, and nobody is lost."""
+        reference = self.unsplit(schedule__steps=STEPS)
+        program = self.train("run", schedule__steps=STEPS, layout__stages=2)
+        self.wait_for_step(program, "run", 5)
+        logs = [self.log_of("run", pid) for pid in self.workers("run").values()]
+        self.assertEqual(len(logs), 4)
+        program.signal(signal.SIGSTOP)
+        runs.wait_until(lambda: all("no link to the coordinator" in log.read_text() for log in logs), "the workers to notice")
+        program.signal(signal.SIGCONT)
+        self.finish(program)
+        self.assertEqual(self.events("run", "worker_lost"), [])
+        self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "a coordinator that stalled")
 
     def log_of(self, run, pid):
         command = runs.processes_naming(str(self.folder / run / "workers"))[pid]
