@@ -1,8 +1,8 @@
 """Claim: a run goes on, bit for bit, whichever replicas are killed or stalled, as long as each stage keeps one.
 
 4 x 2 real processes. kill -9 in the middle of a step; one kill in each stage; a worker that is stopped for a moment loses nothing, one
-that is stopped for longer than the idle time-out is out and learns it; a coordinator that is stopped for as long loses nobody. Without the last replica of a stage the run ends with the words
-that continue it.
+that is stopped for longer than the idle time-out is out and learns it; a coordinator that is stopped for as long loses nobody. Without the last replica of a stage the run ends with the
+words that continue it, and without a worker that it waits for at the start it does so at once.
 """
 
 import os
@@ -107,6 +107,22 @@ class Kill(runs.ProcessTest):
     def log_of(self, run, pid):
         command = runs.processes_naming(str(self.folder / run / "workers"))[pid]
         return self.folder / command.split("--log ")[1].split()[0]
+
+    def test_one_before_the_first_step(self):
+        program = self.train("run", schedule__steps=STEPS)
+        victim = runs.wait_until(lambda: self.workers("run"), "a worker's process")
+        runs.kill_all(list(victim.values())[:1])
+        status = program.wait()
+        if status == 0:  # all had joined before the kill: then it is one loss like others
+            self.assertEqual(len(self.events("run", "worker_lost")), 1)
+            return
+        self.assertEqual(status, 9, program.output())
+        self.assertIn("ended before the run began", program.output())
+        self.assertIn("signal 9", program.output())
+        self.assertIn("--resume", program.output())
+        program = self.resume("run", layout__replicas=1)
+        self.finish(program)
+        self.assertEqual(sorted(runs.Outcome(self.folder / "run").steps), list(range(1, STEPS + 1)))
 
     def test_the_last_of_a_stage(self):
         reference = self.unsplit(schedule__steps=STEPS)
