@@ -8,6 +8,7 @@
 #include "data/shards.h"
 #include "data/tokenizer.h"
 #include "digest/digest.h"
+#include "model/parameters.h"
 
 namespace stagecoach::app {
 
@@ -99,6 +100,14 @@ fleet::Options fleet_options(const RunFolder& folder) {
   static_cast<base::Bytes32&>(fleet.config_id) = digest::sha256(fleet.config_text);
   fleet.layout_id = digest::sha256(model::canonical_text(fleet.split));
   fleet.checkpoint_every = static_cast<std::uint64_t>(folder.settings.checkpoint_every);
+  for (const auto& range : folder.split) {
+    auto& shapes = fleet.state_shapes.emplace_back();
+    for (const auto& tensor : model::parameters(fleet.config.model, range)) {
+      const std::vector<std::uint64_t> shape(tensor.shape.begin(), tensor.shape.end());
+      for (std::string_view prefix : {std::string_view(), model::kMomentPrefix, model::kSecondMomentPrefix})
+        shapes[std::string(prefix) + tensor.name] = shape;
+    }
+  }
   return fleet;
 }
 

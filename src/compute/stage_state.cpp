@@ -18,8 +18,8 @@ using base::Result;
 
 namespace {
 
-constexpr std::string_view kMoment = "optimizer.exp_avg.";
-constexpr std::string_view kSecondMoment = "optimizer.exp_avg_sq.";
+constexpr std::string_view kMoment = model::kMomentPrefix;
+constexpr std::string_view kSecondMoment = model::kSecondMomentPrefix;
 
 base::NamedTensor named(std::string name, const model::ParameterInfo& info, const float* values) {
   const auto* bytes = reinterpret_cast<const std::byte*>(values);

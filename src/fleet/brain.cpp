@@ -42,8 +42,8 @@ void Brain::on_store_done(const StoreDone& done) {
     return end(6, "the run's database refused a write, so nothing more can be promised: " + done.error->message +
                       ". Workers keep nothing that was not written; resume from the newest checkpoint");
   if (view_in_store_) {
-    view_in_store_.reset();
-    announce();
+    const ViewRecord record = *std::exchange(view_in_store_, std::nullopt);
+    announce(record);
   } else if (commit_in_store_) {
     const CommitRecord record = *std::exchange(commit_in_store_, std::nullopt);
     committed(record);

@@ -108,6 +108,8 @@ struct Options {
   std::uint64_t checkpoint_every = 100;        // steps; 0 = only at the end
   std::vector<std::vector<wire::ObjectRef>> state;  // per stage, where committed > 0
   std::vector<wire::ObjectRef> shards;
+  /// What a stage's state consists of, by name: a checkpoint takes exactly these. Empty = whatever comes (the simulated world).
+  std::vector<std::map<std::string, std::vector<std::uint64_t>>> state_shapes;
   std::set<std::pair<base::PeerId, base::Incarnation>> ever_admitted;  // none of them joins again (B11)
 };
 
@@ -177,7 +179,7 @@ class Brain {
   // views.cpp
   void want_attempt(const std::string& reason);
   void open_attempt();
-  void announce();
+  void announce(const ViewRecord& record);
   void on_trouble(const base::PeerId& peer, const wire::Trouble& trouble);
   void on_unreachable(const base::PeerId& peer, const wire::Trouble& trouble);
   wire::View view_for(std::uint64_t stage) const;
@@ -200,6 +202,7 @@ class Brain {
   void request_save();
   void abandon_save(const std::string& reason);
   void on_state_chunk(const base::PeerId& peer, wire::StateChunk& chunk);
+  bool belongs(std::uint64_t stage, const wire::StateChunk& chunk) const;
   void on_checkpoint_done(const CheckpointDone& done);
 
   void on_store_done(const StoreDone& done);
@@ -224,6 +227,7 @@ class Brain {
   std::vector<wire::StageView> views_;
   std::vector<std::string> attempt_reasons_;   // why the next attempt is wanted; empty = it is not
   std::vector<Eviction> evictions_;            // for the next view's row
+  std::vector<Eviction> farewells_;            // to be told once that row is written
   struct Unreachable {
     base::Attempt attempt;  // in which it was last reported: both ends report it, again and again
     int rounds = 0;
@@ -253,6 +257,7 @@ class Brain {
     struct Source {
       base::PeerId peer;
       std::uint32_t tensors = 0;                       // as announced by its first chunk
+      std::map<std::string, std::uint32_t> names;      // of the tensors that have begun, with their positions
       std::map<std::uint32_t, TensorPieces> arrived;   // by tensor that has begun
       std::uint32_t done = 0;                          // tensors that are whole
     };

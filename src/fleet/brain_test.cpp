@@ -275,7 +275,7 @@ TEST(End, StoreErrorsAndBadNumbers) {
 wire::StateChunk chunk(std::uint64_t version, std::uint32_t tensor, std::uint64_t offset, std::size_t bytes) {
   wire::StateChunk c;
   c.version = base::WeightVersion(version);
-  c.tensor = tensor, c.tensors = 2, c.name = "tensor", c.shape = {4}, c.offset = offset;  // float32: 16 bytes
+  c.tensor = tensor, c.tensors = 2, c.name = "tensor " + std::to_string(tensor), c.shape = {4}, c.offset = offset;  // float32: 16 bytes
   c.bytes = base::make_payload(base::Bytes(bytes));
   return c;
 }
@@ -356,6 +356,92 @@ TEST(Save, NonsenseCostsThePlace) {
   EXPECT_TRUE(verdict(good, other_count));
   EXPECT_TRUE(verdict(huge, std::nullopt));
   EXPECT_TRUE(verdict(no_bytes, std::nullopt));
+}
+
+/// Claim: where the state's tensors are known, a checkpoint takes those and no others, each under one name.
+TEST(Save, OnlyTheStagesOwnTensors) {
+  const auto accepted = [](auto change) {
+    auto options = Coordinator::options(1, 1);
+    options.state_shapes = {{{"tensor 0", {4}}, {"tensor 1", {4}}}};
+    Coordinator c(options);
+    c.begin(1);
+    c.give(StopRequested{});
+    c.prepare(1, 10, Coordinator::losses(2));
+    c.stored();
+    auto slice = chunk(1, 0, 0, 8);
+    change(slice);
+    c.say(1, slice);
+    return c.find<CheckpointChunk>() != nullptr;
+  };
+  EXPECT_TRUE(accepted([](wire::StateChunk&) {}));
+  EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.name = "tensor 2"; }));
+  EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.shape = {std::uint64_t{1} << 38}; }));
+  EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.dtype = 2; }));
+  EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.tensors = 3; }));
+  Coordinator c = stopping();
+  c.say(1, chunk(1, 0, 0, 8));
+  auto twin = chunk(1, 1, 0, 8);
+  twin.name = "tensor 0";
+  c.say(1, twin);
+  EXPECT_TRUE(c.find<CheckpointAbandon>()) << "two positions under one name would leave a hole";
+}
+
+/// Claim: whoever streams its state and is lost takes the save with it, and another member is asked once the view stands.
+TEST(Save, ALostSourceIsReplaced) {
+  auto options = Coordinator::options(1, 2);
+  options.checkpoint_every = 1;
+  Coordinator c(options);
+  c.begin(2);
+  c.prepare(1, 10, Coordinator::losses(2));
+  c.prepare(2, 10);
+  c.stored();
+  const std::uint8_t source = c.sent<wire::SaveRequest>(1).empty() ? 2 : 1, other = 3 - source;
+  ASSERT_EQ(c.sent<wire::SaveRequest>(source).size(), 1u);
+  c.give(PeerExited{peer(source), "killed"});
+  EXPECT_TRUE(c.find<CheckpointAbandon>());
+  c.stored();
+  EXPECT_EQ(c.sent<wire::SaveRequest>(other).size(), 1u);
+}
+
+/// Claim: an evicted worker hears of it once the view without it is durable, not before, and keeps its link to hear it.
+TEST(Views, TheEvictedAreToldAfterTheWrite) {
+  Coordinator c(1, 2);
+  c.begin(2);
+  wire::Trouble trouble;
+  trouble.attempt = c.brain.attempt();
+  trouble.kind = wire::TroubleKind::device_failed;
+  trouble.text = "smoke";
+  c.give(wire::LinkIsUp{peer(2), {}});
+  c.say(2, trouble);
+  EXPECT_TRUE(c.find<StoreView>());
+  EXPECT_TRUE(c.sent<wire::Evicted>(2).empty());
+  EXPECT_FALSE(c.find<wire::CloseLink>());
+  c.stored();
+  EXPECT_THAT(c.refusal(2), HasSubstr("smoke"));
+  c.pass(base::Duration::seconds(11));
+  EXPECT_TRUE(c.find<wire::CloseLink>());
+}
+
+/// Claim: a run that is resumed from a checkpoint behind its last step ends instead of waiting for a step that does not exist.
+TEST(End, ResumedBehindTheLastStep) {
+  auto options = Coordinator::options(1, 1);
+  options.committed = base::Step(3);
+  options.state = {{}};
+  Coordinator c(options);
+  c.begin(1);
+  EXPECT_THAT(c.exit_text(0), HasSubstr("complete"));
+}
+
+/// Claim: a worker whose kernels differ is told so and does not come back into the seat again and again.
+TEST(Gather, OtherKernelsAreRefusedForGood) {
+  Coordinator c(1, 2);
+  c.join(1, std::string(4000, 'a'));
+  c.join(2, std::string(4000, 'b'));
+  EXPECT_FALSE(c.refusal(2).empty());
+  EXPECT_LE(c.refusal(2).size(), wire::kTextMax);
+  c.hello(2);
+  EXPECT_FALSE(c.refusal(2).empty());
+  EXPECT_TRUE(c.sent<wire::Assign>(2).empty());
 }
 
 /// Claim: pieces make a tensor whole in any order, once each.

@@ -11,6 +11,7 @@ using base::PeerId;
 
 namespace {
 constexpr Duration kTick = Duration::milliseconds(500);
+constexpr std::uint64_t kReportedNsMax = std::uint64_t{1} << 55;  // about a year
 /// Who has a link without a place in the run keeps it for so long: time for a hello, for a question about the run's status, or to
 /// read a refusal.
 constexpr Duration kStrangerTime = Duration::seconds(10);
@@ -41,7 +42,7 @@ void Brain::on_message(const PeerId& peer, wire::Message& message) {
 }
 
 void Brain::refuse(const PeerId& peer, base::Incarnation incarnation, const std::string& reason) {
-  effects_.push_back(wire::Send{peer, wire::Evicted{options_.term, incarnation, reason}});
+  effects_.push_back(wire::Send{peer, wire::Evicted{options_.term, incarnation, reason.substr(0, wire::kTextMax)}});
 }
 
 void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
@@ -130,9 +131,9 @@ void Brain::on_ready(const PeerId& peer, const wire::Ready& ready) {
   for (const auto& [other, theirs] : workers_) {
     // Bit equality holds within one numerics class only (DESIGN §5): devices whose kernels differ may not share an exact run.
     if (!theirs.ready || theirs.numerics_class == ready.numerics_class) continue;
-    refuse(peer, worker.incarnation, "this run computes with \"" + theirs.numerics_class + "\", the worker with \"" +
-                                         ready.numerics_class + "\": an exact run needs equal kernels everywhere");
-    return lose(peer, "another numerics class: " + ready.numerics_class);
+    gone_.insert({peer, worker.incarnation});  // it would come back with the same kernels
+    return lose(peer, "this run computes with \"" + theirs.numerics_class + "\", the worker with \"" + ready.numerics_class +
+                          "\": an exact run needs equal kernels everywhere");
   }
   worker.ready = true;
   worker.numerics_class = ready.numerics_class;
@@ -194,8 +195,10 @@ void Brain::on_tick() {
   std::vector<std::pair<PeerId, std::string>> lost;
   for (const auto& [peer, worker] : workers_) {
     if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");
-    const Duration running = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.running_ns));
-    const Duration longest = Duration::nanoseconds(static_cast<std::int64_t>(worker.telemetry.service_max_ns));
+    // The worker's word, whoever it is: bounded, so that no arithmetic on it overflows.
+    const auto bounded = [](std::uint64_t ns) { return Duration::nanoseconds(static_cast<std::int64_t>(std::min(ns, kReportedNsMax))); };
+    const Duration running = bounded(worker.telemetry.running_ns);
+    const Duration longest = bounded(worker.telemetry.service_max_ns);
     if (worker.in_view && running > (newest_commit_ ? kHangAtLeast : kHangAtFirst) && running > longest * 20) lost.emplace_back(peer, "its device hangs");
   }
   for (const auto& [peer, reason] : lost) lose(peer, reason);
@@ -215,15 +218,17 @@ void Brain::lose(const PeerId& peer, const std::string& reason) {
   const auto it = workers_.find(peer);
   if (it == workers_.end()) return;
   const Worker worker = it->second;
-  if (worker.linked) {
-    send(peer, wire::Evicted{options_.term, worker.incarnation, reason.substr(0, wire::kTextMax)});
-    effects_.push_back(wire::CloseLink{peer, reason.substr(0, 200)});
-  }
+  if (save_ && !save_->handed_over && save_->sources[worker.stage].peer == peer) abandon_save(peer.short_hex() + ", which sent its state, is gone");
+  if (worker.linked) strangers_[peer] = now_;  // long enough to hear why
   workers_.erase(it);
   std::erase_if(unreachable_, [&](const auto& entry) { return entry.first.first == peer || entry.first.second == peer; });
-  if (worker.ready) happened(WorkerLost{peer, base::StageIndex(worker.stage), reason});
-  if (!worker.in_view && phase_ == Phase::gathering) return;
+  happened(WorkerLost{peer, base::StageIndex(worker.stage), reason});
+  if (!worker.in_view && phase_ == Phase::gathering) {
+    if (worker.linked) refuse(peer, worker.incarnation, reason);
+    return;
+  }
   gone_.insert({peer, worker.incarnation});
+  farewells_.push_back(Eviction{peer, worker.incarnation, base::StageIndex(worker.stage), reason});
   evictions_.push_back(Eviction{peer, worker.incarnation, base::StageIndex(worker.stage), reason});
   want_attempt("worker " + peer.short_hex() + " of stage " + std::to_string(worker.stage) + " was lost: " + reason);
 }

@@ -36,7 +36,7 @@ void Brain::request_save() {
       return it != workers_.end() && it->second.linked;
     });
     if (linked == view.members.end()) return;
-    save.sources.push_back(Save::Source{linked->peer, 0, {}, 0});
+    save.sources.push_back(Save::Source{linked->peer, 0, {}, {}, 0});
   }
   save_wanted_ = false;
   save_error_.reset();  // of an earlier one: this one may succeed
@@ -51,6 +51,14 @@ void Brain::abandon_save(const std::string& reason) {
   save_wanted_ = true;
 }
 
+bool Brain::belongs(std::uint64_t stage, const wire::StateChunk& chunk) const {
+  if (options_.state_shapes.empty()) return true;
+  const auto& shapes = options_.state_shapes[stage];
+  const auto it = shapes.find(chunk.name);
+  return it != shapes.end() && it->second == chunk.shape && chunk.tensors == shapes.size() &&
+         chunk.dtype == static_cast<std::uint8_t>(base::DType::f32);
+}
+
 void Brain::on_state_chunk(const PeerId& peer, wire::StateChunk& chunk) {
   if (!save_ || save_->handed_over || chunk.version != save_->version) return;  // of a checkpoint that was given up
   const std::uint64_t stage = workers_.at(peer).stage;
@@ -60,7 +68,8 @@ void Brain::on_state_chunk(const PeerId& peer, wire::StateChunk& chunk) {
   std::uint64_t bytes = chunk.dtype <= 3 ? base::bytes_per_element(static_cast<base::DType>(chunk.dtype)) : 0;
   for (std::uint64_t extent : chunk.shape) bytes = extent < kTensorMax && bytes < kTensorMax ? bytes * extent : kTensorMax;
   const bool fits = chunk.tensors > 0 && chunk.tensors <= 4 * wire::kNormsMax && chunk.tensor < chunk.tensors && bytes > 0 &&
-                    bytes < kTensorMax && chunk.bytes && (source.tensors == 0 || source.tensors == chunk.tensors);
+                    bytes < kTensorMax && chunk.bytes && (source.tensors == 0 || source.tensors == chunk.tensors) &&
+                    belongs(stage, chunk) && source.names.try_emplace(chunk.name, chunk.tensor).first->second == chunk.tensor;
   auto added = TensorPieces::Added::nonsense;
   if (fits) {
     TensorPieces& pieces = source.arrived.try_emplace(chunk.tensor, bytes).first->second;

@@ -37,7 +37,6 @@ void Brain::open_attempt() {
   leases_.clear();
   storing_ = base::OpId(next_op_++);
   view_in_store_ = record;
-  happened(AttemptOpened{attempt_, open_step(), record.reason});
   effects_.push_back(StoreView{*storing_, std::move(record)});
 }
 
@@ -53,7 +52,17 @@ wire::View Brain::view_for(std::uint64_t stage) const {
   return view;
 }
 
-void Brain::announce() {
+void Brain::announce(const ViewRecord& record) {
+  happened(AttemptOpened{record.attempt, open_step(), record.reason});
+  // Only now are the evicted told: what is not written has not happened (PROTOCOL B2).
+  for (const auto& gone : std::exchange(farewells_, {})) {
+    const bool written = std::any_of(record.evictions.begin(), record.evictions.end(), [&](const Eviction& each) {
+      return each.peer == gone.peer && each.incarnation == gone.incarnation;
+    });
+    if (!written) farewells_.push_back(gone);
+    else if (strangers_.contains(gone.peer)) refuse(gone.peer, gone.incarnation, gone.reason);
+  }
+  draining_ = draining_ || last_step_committed();  // a resume from behind the last step has nothing to lease
   for (auto& [peer, worker] : workers_) {
     worker.in_view = true;
     send(peer, view_for(worker.stage));

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/ids.h"
@@ -34,6 +35,11 @@ std::vector<ParameterInfo> parameters(const ModelConfig& model);
 
 /// The tensors of one stage, in the same order, with the same indices.
 std::vector<ParameterInfo> parameters(const ModelConfig& model, const StageRange& range);
+
+/// A stage's state is, for each of its tensors, the weights under the tensor's name and both moments of the optimizer under these
+/// prefixes, all float32 in the tensor's shape.
+inline constexpr std::string_view kMomentPrefix = "optimizer.exp_avg.";
+inline constexpr std::string_view kSecondMomentPrefix = "optimizer.exp_avg_sq.";
 
 /// Elements in all of `list`.
 std::int64_t total_elements(const std::vector<ParameterInfo>& list);

@@ -56,7 +56,7 @@ Effects Brain::step(Event event, Instant now) {
 
 Instant Brain::next_deadline() const {
   if (phase_ == Phase::ended) return Instant::never();
-  return std::min({redial_at_, give_up_at_, links_due_, redial_members_at_, troubles_due_, telemetry_due_});
+  return std::min({redial_at_, give_up_at_, links_due_, redial_members_at_, troubles_due_, telemetry_due_, outgoing_due_});
 }
 
 void Brain::on_tick(const Tick& tick) {
@@ -80,6 +80,7 @@ void Brain::on_tick(const Tick& tick) {
   }
   if (now_ >= redial_members_at_) dial_members();
   if (now_ >= troubles_due_) send_troubles();
+  if (now_ >= outgoing_due_) send_state(tick.queued_bytes);
   if (now_ >= telemetry_due_) {
     send_telemetry();
     close_strangers();
@@ -154,7 +155,10 @@ void Brain::on_compute_done(ComputeDone& done) {
     run_actions(about.step, books_.at(about.step).reduce->parts_added(about.shard, std::move(done.result.payload)));
   else if (about.kind == kind_of<WriteReduced>()) on_reduced_written(about.step, done.result);
   else if (about.kind == kind_of<Apply>() || about.kind == kind_of<ApplyNothing>()) applied(about.step);
-  else if (about.kind == kind_of<ExportState>()) send_state(base::WeightVersion(about.step.value()), done.result.state);
+  else if (about.kind == kind_of<ExportState>()) {
+    outgoing_ = Outgoing{base::WeightVersion(about.step.value()), std::move(done.result.state), 0, 0};
+    send_state(0);
+  }
 }
 
 void Brain::send(const PeerId& peer, wire::Message message) {

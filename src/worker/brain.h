@@ -49,6 +49,7 @@ struct ComputeDone {
 struct Tick {
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
+  std::uint64_t queued_bytes = 0;  // to the coordinator, not acknowledged yet
 };
 /// The user asked this worker to leave.
 struct LeaveRequested {};
@@ -152,7 +153,7 @@ class Brain {
   void on_commit(const wire::Commit& commit);
   void applied(base::Step step);
   void on_save_request(const wire::SaveRequest& request);
-  void send_state(base::WeightVersion version, const std::vector<base::NamedTensor>& state);
+  void send_state(std::uint64_t queued_bytes);
 
   // report.cpp
   void trouble(wire::TroubleKind kind, const base::PeerId& partner, const std::string& text);
@@ -223,7 +224,18 @@ class Brain {
   Books books_;
   std::vector<wire::Lease> leases_;                 // of the present attempt; taken up when their step opens
   std::vector<std::pair<base::PeerId, wire::Message>> parked_;
+  std::uint64_t parked_bytes_ = 0;
   std::map<base::PeerId, std::uint64_t> outstanding_;  // microbatches named to a member of the next stage and not answered
+
+  // the state that a checkpoint asked for, on its way to the coordinator
+  struct Outgoing {
+    base::WeightVersion version;
+    std::vector<base::NamedTensor> state;
+    std::size_t tensor = 0;   // the next slice's
+    std::size_t offset = 0;
+  };
+  std::optional<Outgoing> outgoing_;
+  base::Instant outgoing_due_ = base::Instant::never();
 
   // the device
   std::uint64_t next_op_ = 1;

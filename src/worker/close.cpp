@@ -10,6 +10,10 @@ using base::PeerId;
 using base::Step;
 using wire::TroubleKind;
 
+namespace {
+constexpr base::Duration kStateTurn = base::Duration::milliseconds(10);  // how often the road is asked whether it has room again
+}  // namespace
+
 void Brain::open_steps() {
   if (applying_ || phase_ != Phase::in_view) return;
   const Step newest = window_->newest_open(Step(version_.value()));
@@ -128,25 +132,34 @@ void Brain::on_save_request(const wire::SaveRequest& request) {
   urgent(ExportState{request.version}, newest);
 }
 
-void Brain::send_state(base::WeightVersion version, const std::vector<base::NamedTensor>& state) {
+void Brain::send_state(std::uint64_t queued_bytes) {
+  // A stage's state is many times what a link should hold: a window of slices at a time, the next when the road has taken these.
   constexpr std::size_t kSlice = 1u << 20;
-  for (std::uint32_t i = 0; i < state.size(); ++i) {
-    const base::Bytes& bytes = *state[i].tensor.bytes;
+  constexpr std::uint64_t kWindow = 16u << 20;
+  if (!outgoing_) return;
+  Outgoing& out = *outgoing_;
+  while (queued_bytes < kWindow && out.tensor < out.state.size()) {
+    const base::NamedTensor& tensor = out.state[out.tensor];
+    const base::Bytes& bytes = *tensor.tensor.bytes;
+    const std::size_t end = std::min(bytes.size(), out.offset + kSlice);
     wire::StateChunk chunk;
-    chunk.version = version;
-    chunk.tensor = i;
-    chunk.tensors = static_cast<std::uint32_t>(state.size());
-    chunk.name = state[i].name;
-    chunk.dtype = static_cast<std::uint8_t>(state[i].tensor.dtype);
-    chunk.shape.assign(state[i].tensor.shape.begin(), state[i].tensor.shape.end());
-    for (std::size_t at = 0; at < std::max<std::size_t>(bytes.size(), 1); at += kSlice) {
-      const std::size_t end = std::min(bytes.size(), at + kSlice);
-      chunk.offset = at;
-      chunk.bytes = base::make_payload(base::Bytes(bytes.begin() + static_cast<std::ptrdiff_t>(at),
-                                                   bytes.begin() + static_cast<std::ptrdiff_t>(end)));
-      send_coordinator(chunk);
-    }
+    chunk.version = out.version;
+    chunk.tensor = static_cast<std::uint32_t>(out.tensor);
+    chunk.tensors = static_cast<std::uint32_t>(out.state.size());
+    chunk.name = tensor.name;
+    chunk.dtype = static_cast<std::uint8_t>(tensor.tensor.dtype);
+    chunk.shape.assign(tensor.tensor.shape.begin(), tensor.tensor.shape.end());
+    chunk.offset = out.offset;
+    chunk.bytes = base::make_payload(base::Bytes(bytes.begin() + static_cast<std::ptrdiff_t>(out.offset),
+                                                 bytes.begin() + static_cast<std::ptrdiff_t>(end)));
+    queued_bytes += chunk.bytes->size();
+    send_coordinator(std::move(chunk));
+    out.offset = end;
+    if (end == bytes.size()) ++out.tensor, out.offset = 0;
   }
+  const bool done = out.tensor == out.state.size();
+  outgoing_due_ = done ? base::Instant::never() : now_ + kStateTurn;
+  if (done) outgoing_.reset();
 }
 
 }  // namespace stagecoach::worker

@@ -68,6 +68,8 @@ void Brain::on_coordinator_down(const wire::LinkIsDown& event) {
   if (event.reason == link::DownReason::wrong_identity)
     return exit(1, "the coordinator proved another key than the link names (" + event.text +
                        "): get the link again from whoever started the run");
+  outgoing_.reset();  // what was under way is lost; the coordinator asks again
+  outgoing_due_ = Instant::never();
   if (give_up_at_ == Instant::never()) give_up_at_ = now_ + kCoordinatorSilence;
   redial_at_ = now_ + backoff(dials_);
   note("no link to the coordinator (" + link::to_string(event.reason) + ": " + event.text + "), dialling again");

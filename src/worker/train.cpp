@@ -12,6 +12,16 @@ using wire::TroubleKind;
 
 namespace {
 constexpr std::size_t kParkedMax = 16384;  // frames of all peers together
+constexpr std::uint64_t kParkedBytesMax = 512u << 20;  // … and their tensors, unless a step of the model itself is larger
+
+std::uint64_t bytes_of(const wire::Message& message) {
+  const auto bytes = [](const base::Payload& payload) -> std::uint64_t { return payload ? payload->size() : 0; };
+  if (const auto* offer = std::get_if<wire::Offer>(&message)) return bytes(offer->tokens) + bytes(offer->boundary);
+  if (const auto* gradient = std::get_if<wire::Gradient>(&message)) return bytes(gradient->boundary_gradient);
+  if (const auto* part = std::get_if<wire::Part>(&message)) return bytes(part->sums);
+  if (const auto* sum = std::get_if<wire::Sum>(&message)) return bytes(sum->sums);
+  return 0;
+}
 }  // namespace
 
 void Brain::on_data(const PeerId& from, wire::Message message) {
@@ -48,9 +58,9 @@ bool Brain::fits(const wire::Message& message) const {
   if (const auto* offer = std::get_if<wire::Offer>(&message))
     return bytes(offer->tokens) == ready_.token_bytes && bytes(offer->boundary) == ready_.input_bytes;
   if (const auto* gradient = std::get_if<wire::Gradient>(&message)) return bytes(gradient->boundary_gradient) == ready_.output_bytes;
-  constexpr auto kSlice = static_cast<std::size_t>(replica::kShardBytesMax) + 8;
-  if (const auto* part = std::get_if<wire::Part>(&message)) return bytes(part->sums) <= kSlice;
-  if (const auto* sum = std::get_if<wire::Sum>(&message)) return bytes(sum->sums) <= kSlice;
+  const auto slice = std::min<std::uint64_t>(replica::kShardBytesMax, static_cast<std::uint64_t>(ready_.elements) * 8) + 8;
+  if (const auto* part = std::get_if<wire::Part>(&message)) return bytes(part->sums) <= slice;
+  if (const auto* sum = std::get_if<wire::Sum>(&message)) return bytes(sum->sums) <= slice;
   return true;
 }
 
@@ -60,18 +70,23 @@ void Brain::park(const PeerId& from, wire::Message message) {
   const auto step_size = static_cast<std::size_t>(config_.batch.microbatches + config_.batch.eval_microbatches);
   const auto from_it = std::count_if(parked_.begin(), parked_.end(), [&](const auto& entry) { return entry.first == from; });
   const bool early = phase_ == Phase::joining || phase_ == Phase::preparing;
-  const bool crowded = static_cast<std::size_t>(from_it) >= 2 * step_size + 64 || parked_.size() >= kParkedMax;
+  const std::uint64_t bytes_max =
+      std::max<std::uint64_t>(kParkedBytesMax, 2 * step_size * (ready_.token_bytes + ready_.input_bytes + ready_.output_bytes));
+  const bool crowded = static_cast<std::size_t>(from_it) >= 2 * step_size + 64 || parked_.size() >= kParkedMax ||
+                       parked_bytes_ + bytes_of(message) > bytes_max;
   if (early || crowded || !fits(message)) {
     effects_.push_back(wire::CloseLink{from, early ? "data before this worker is in a view"
                                              : crowded ? "sends far ahead of the view and step that it was told of"
                                                        : "a tensor of the wrong length"});
     return;
   }
+  parked_bytes_ += bytes_of(message);
   parked_.emplace_back(from, std::move(message));
 }
 
 void Brain::unpark() {
   auto waiting = std::exchange(parked_, {});
+  parked_bytes_ = 0;
   for (auto& [from, message] : waiting) on_data(from, std::move(message));
 }
 

@@ -14,6 +14,8 @@ using base::PeerId;
 using base::Result;
 
 namespace {
+constexpr Duration kFarewellPatience = Duration::seconds(2);
+
 /// A new number for each start of the process: an evicted incarnation never joins again (PROTOCOL B11).
 base::Incarnation new_incarnation() {
   std::random_device source;
@@ -47,7 +49,8 @@ int WorkerNode::run() {
   Loop loop(*endpoint_, endpoint_->fd(), wakeup_,
             {[this](link::Event& event) { on_link(event); }, [this] { on_wakeup(); }, [this] { give(tick()); },
              [this] { return brain_->next_deadline(); }, [this] { return exit_code_.has_value(); }});
-  loop.run(Duration::milliseconds(200));
+  loop.run();
+  loop.say_goodbye(last_words_, kFarewellPatience);
   return *exit_code_;
 }
 
@@ -88,6 +91,7 @@ void WorkerNode::on_wakeup() {
 worker::Tick WorkerNode::tick() const {
   worker::Tick tick;
   for (const auto& [peer, bytes] : traffic_) tick.bytes_sent += bytes.first, tick.bytes_received += bytes.second;
+  if (const auto stats = endpoint_->stats(options_.join.coordinator)) tick.queued_bytes = stats->bytes_queued;
   return tick;
 }
 
@@ -158,25 +162,6 @@ void WorkerNode::prepare(worker::Prepare& prepare) {
   fetcher_->start(std::move(wanted));
 }
 
-Result<std::string> WorkerNode::lay_out_shards() const {
-  // The cache knows files by hash; shards are opened as a folder with names. Hard links cost nothing.
-  const auto& objects = assigned_->assign.shards;
-  std::filesystem::path folder = options_.cache / "shards";
-  for (const auto& object : objects)
-    if (object.name == "manifest.json") folder = options_.cache / ("shards-" + object.sha256.hex());
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  for (const auto& object : objects) {
-    // Names come from the coordinator: only plain file names may become paths.
-    if (object.name.empty() || object.name.find('/') != std::string::npos || object.name.front() == '.')
-      return base::Error{base::ErrorCode::corrupt, "the coordinator names a shard file \"" + object.name + "\""};
-    std::filesystem::create_hard_link(fetcher_->path_of(object), folder / object.name, error);
-    if (error && error != std::errc::file_exists)
-      return base::Error{base::ErrorCode::io_error, "cannot lay out the token shards in " + folder.string() + ": " + error.message()};
-  }
-  return folder.string();
-}
-
 void WorkerNode::open_device() {
   Device::Setup setup;
   setup.config = assigned_->config;
@@ -189,18 +174,18 @@ void WorkerNode::open_device() {
   setup.versions_kept = assigned_->versions_kept;
   setup.version = assigned_->assign.version;
   for (const auto& object : assigned_->assign.state) setup.state_files.push_back(fetcher_->path_of(object).string());
-  if (setup.stage == 0) {
-    auto folder = lay_out_shards();
-    if (!folder) {
-      worker::PrepareDone failed;
-      failed.error = folder.error();
-      return give(std::move(failed));
-    }
-    setup.shards_folder = *folder;
-  }
-  compute_.post([this, setup = std::move(setup)] {
-    auto prepared = device_.prepare(setup);
+  // The cache knows files by hash; shards are opened as a folder with names. That and the reading wait for the disk.
+  compute_.post([this, setup = std::move(setup), cache = options_.cache, shards = assigned_->assign.shards]() mutable {
     worker::PrepareDone done;
+    if (setup.stage == 0) {
+      auto folder = lay_out_objects(cache, shards);
+      if (!folder) {
+        done.error = folder.error();
+        return events_.post(std::move(done));
+      }
+      setup.shards_folder = folder->string();
+    }
+    auto prepared = device_.prepare(setup);
     if (prepared) done = std::move(*prepared);
     else done.error = prepared.error();
     events_.post(std::move(done));
