@@ -298,6 +298,38 @@ TEST(Close, ASaveFollowsItsApply) {
   EXPECT_THAT(w.device, IsEmpty());
 }
 
+/// Claim: a large state goes out a window at a time, the next when the road has taken the last, whole and in
+/// order.
+TEST(Close, AStateGoesOutInWindows) {
+  Worker w;
+  w.begin();
+  w.prepare_step();
+  w.say(kCoordinator, w.commit());
+  w.say(kCoordinator, wire::SaveRequest{base::Term(1), base::WeightVersion(1)});
+  w.finish();
+  ComputeResult state;
+  for (int i = 0; i < 2; ++i) state.state.push_back({"w" + std::to_string(i), {base::DType::f32, {5 << 20}, tensor(i, 20 << 20)}});
+  w.finish(state);
+  EXPECT_EQ(w.sent<wire::StateChunk>(kCoordinator).size(), 16u) << "16 MiB";
+  w.now = w.now + Duration::milliseconds(20);
+  w.give(Tick{0, 0, 20u << 20});
+  EXPECT_TRUE(w.sent<wire::StateChunk>(kCoordinator).empty()) << "the road still holds 20 MiB";
+  std::uint64_t slices = 16;
+  for (int turn = 0; turn < 2; ++turn) {
+    w.now = w.now + Duration::milliseconds(20);
+    w.give(Tick{});
+    const auto sent = w.sent<wire::StateChunk>(kCoordinator);
+    for (const auto& chunk : sent) {
+      EXPECT_EQ(chunk.tensor * 20 + (chunk.offset >> 20), slices);
+      ++slices;
+    }
+  }
+  EXPECT_EQ(slices, 40u);
+  w.now = w.now + Duration::milliseconds(20);
+  w.give(Tick{});
+  EXPECT_TRUE(w.sent<wire::StateChunk>(kCoordinator).empty());
+}
+
 /// Claim: prepared and trouble are state: told again on a new link to the coordinator, and trouble until a new view answers it.
 TEST(Reports, AreRepeated) {
   Worker w;
