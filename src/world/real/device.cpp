@@ -31,7 +31,7 @@ Result<worker::PrepareDone> Device::prepare(const Setup& setup) {
     if (auto loaded = stage_->import_state(setup.version, tensors); !loaded) return loaded.error().within("the checkpoint");
   }
   if (setup.shards_folder) {
-    auto shards = data::TokenShards::open(*setup.shards_folder, {setup.config.model.vocab, false});
+    auto shards = data::TokenShards::open(*setup.shards_folder, {setup.config.model.vocab, true});
     if (!shards) return shards.error();
     auto cutter = data::BatchCutter::make(std::move(*shards), setup.config.batch, setup.config.model.vocab);
     if (!cutter) return cutter.error();

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <random>
 
 #include "base/files.h"
 #include "digest/digest.h"
@@ -14,12 +16,58 @@ namespace stagecoach::world::real {
 using base::Error;
 using base::ErrorCode;
 using base::Result;
+namespace fs = std::filesystem;
 
 namespace {
 constexpr std::uint32_t kSliceBytes = 1u << 20;
 constexpr std::size_t kSlicesUnderWay = 8;
+constexpr std::string_view kPartial = ".partial";
+/// Nobody writes a file for so long: its process died.
+constexpr std::chrono::hours kPartialAgeMax{24};
 
-Result<void> write_at(const std::filesystem::path& path, std::uint64_t offset, const base::Bytes& bytes) {
+/// Process numbers are no names: containers that share a cache share them too.
+std::string random_suffix() {
+  std::random_device source;
+  return std::to_string(static_cast<std::uint64_t>(source()) << 32 | source());
+}
+
+void remove_old_partials(const fs::path& cache) {
+  std::error_code error;
+  const auto now = fs::file_time_type::clock::now();
+  for (fs::directory_iterator it(cache, error), end; !error && it != end; it.increment(error)) {
+    if (!it->path().filename().string().ends_with(kPartial)) continue;
+    std::error_code gone;  // by another worker that tidies the same cache
+    const auto written = it->last_write_time(gone);
+    if (!gone && now - written > kPartialAgeMax) fs::remove(it->path(), gone);
+  }
+}
+
+Result<void> sync_file(const fs::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return base::file_error("open", path, errno);
+  const int failed = ::fsync(file) != 0 ? errno : 0;
+  ::close(file);
+  if (failed != 0) return base::file_error("write to the disk", path, failed);
+  return {};
+}
+
+/// Makes `to` the file `from`, whatever `to` was before.
+Result<void> name_file(const fs::path& from, const fs::path& to) {
+  const fs::path fresh = to.string() + "." + random_suffix() + std::string(kPartial);
+  std::error_code error;
+  fs::create_hard_link(from, fresh, error);
+  if (error) fs::create_symlink(fs::absolute(from), fresh, error);
+  if (error) fs::copy_file(from, fresh, error);
+  if (error) return base::file_error("name a fetched file", to, error.value());
+  fs::rename(fresh, to, error);
+  // Of two names of one file, rename() leaves both: the fresh one goes in any case.
+  std::error_code gone;
+  fs::remove(fresh, gone);
+  if (error) return base::file_error("name a fetched file", to, error.value());
+  return {};
+}
+
+Result<void> write_at(const fs::path& path, std::uint64_t offset, const base::Bytes& bytes) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   if (file < 0) return base::file_error("write", path, errno);
   std::size_t at = 0;
@@ -38,15 +86,15 @@ Result<void> write_at(const std::filesystem::path& path, std::uint64_t offset, c
 }
 
 /// True where the file is there with these bytes.
-bool holds(const std::filesystem::path& path, const wire::ObjectRef& object) {
+bool holds(const fs::path& path, const wire::ObjectRef& object) {
   std::error_code error;
-  if (std::filesystem::file_size(path, error) != object.bytes || error) return false;
+  if (fs::file_size(path, error) != object.bytes || error) return false;
   const auto file = base::MappedFile::open(path);
   return file.ok() && digest::sha256(file->bytes()) == object.sha256;
 }
 }  // namespace
 
-Result<wire::ObjectRef> ObjectServer::offer(const std::filesystem::path& path, const std::string& name) {
+Result<wire::ObjectRef> ObjectServer::offer(const fs::path& path, const std::string& name) {
   auto file = base::MappedFile::open(path);
   if (!file) return file.error();
   wire::ObjectRef ref{name, file->bytes().size(), digest::sha256(file->bytes())};
@@ -74,18 +122,35 @@ wire::ObjectChunk ObjectServer::read(const wire::ObjectRequest& request) const {
   return chunk;
 }
 
+Result<fs::path> lay_out_objects(const fs::path& cache, const std::vector<wire::ObjectRef>& objects) {
+  fs::path folder = cache / "shards";
+  for (const auto& object : objects)
+    if (object.name == "manifest.json") folder = cache / ("shards-" + object.sha256.hex());
+  RETURN_IF_ERROR(base::make_directories(folder));
+  for (const auto& object : objects) {
+    // Names come from the coordinator: only plain file names may become paths.
+    if (object.name.empty() || object.name.find('/') != std::string::npos || object.name.front() == '.')
+      return Error{ErrorCode::corrupt, "the coordinator names a file \"" + object.name + "\""};
+    RETURN_IF_ERROR(name_file(cache / object.sha256.hex(), folder / object.name));
+  }
+  return folder;
+}
+
+ObjectFetcher::ObjectFetcher(Options options) : options_(std::move(options)), suffix_(random_suffix()) {}
+
 void ObjectFetcher::start(std::vector<wire::ObjectRef> objects) {
   queue_.assign(objects.begin(), objects.end());
   busy_ = true;
   std::error_code error;
-  std::filesystem::create_directories(options_.cache, error);
+  fs::create_directories(options_.cache, error);
   if (error) return end(Error{ErrorCode::io_error, "the cache folder " + options_.cache.string() + " cannot be made: " + error.message()});
+  options_.disk->post([cache = options_.cache] { remove_old_partials(cache); });
   next_object();
 }
 
-std::filesystem::path ObjectFetcher::partial() const {
+fs::path ObjectFetcher::partial() const {
   // Several workers of one machine may share the cache: each writes a file of its own and renames it when it is whole.
-  return options_.cache / (queue_.front().sha256.hex() + "." + std::to_string(::getpid()) + ".partial");
+  return options_.cache / (queue_.front().sha256.hex() + "." + suffix_ + std::string(kPartial));
 }
 
 void ObjectFetcher::next_object() {
@@ -144,12 +209,13 @@ void ObjectFetcher::finish_object() {
   const wire::ObjectRef object = queue_.front();
   options_.disk->post([this, object, from = partial(), to = path_of(object)] {
     Result<void> result;
-    if (!holds(from, object)) {
+    if (holds(from, object)) {
+      result = sync_file(from);  // a name must not outlive a crash that its bytes do not
+      if (result.ok() && ::rename(from.c_str(), to.c_str()) != 0) result = base::file_error("rename", from, errno);
+    } else if (!holds(to, object)) {
       result = Error{ErrorCode::corrupt, object.name + " arrived with another hash than announced"};
-      ::unlink(from.c_str());
-    } else if (::rename(from.c_str(), to.c_str()) != 0) {
-      result = base::file_error("rename", from, errno);
     }
+    ::unlink(from.c_str());  // where it still is, it is of no use
     options_.on_loop([this, result = std::move(result)] {
       if (!busy_) return;
       if (!result.ok()) return end(result.error());

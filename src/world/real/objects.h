@@ -34,6 +34,13 @@ class ObjectServer {
   std::map<base::Sha256, std::filesystem::path> files_;
 };
 
+/// Gives fetched objects their names in a folder of the cache, by links where the file system has them and by copies elsewhere.
+/// Files of those names that are there already are replaced: they may be other bytes than those that were checked.
+///
+/// errors: corrupt  a name is no plain file name · io_error and the others of base::file_error
+/// thread: any; waits for the disk
+base::Result<std::filesystem::path> lay_out_objects(const std::filesystem::path& cache, const std::vector<wire::ObjectRef>& objects);
+
 /// Fetches a list of objects into a cache folder, a bounded number of slices at a time.
 class ObjectFetcher {
  public:
@@ -44,7 +51,7 @@ class ObjectFetcher {
     std::function<void(std::function<void()>)> on_loop;                   // runs a closure on the loop thread
     std::function<void(base::Result<void>)> done;                         // once, on the loop thread
   };
-  explicit ObjectFetcher(Options options) : options_(std::move(options)) {}
+  explicit ObjectFetcher(Options options);
 
   void start(std::vector<wire::ObjectRef> objects);
   /// A chunk arrived.
@@ -62,6 +69,7 @@ class ObjectFetcher {
   std::filesystem::path partial() const;
 
   Options options_;
+  std::string suffix_;                              // of this fetcher's unfinished files
   std::deque<wire::ObjectRef> queue_;
   bool busy_ = false;
   std::uint64_t asked_ = 0;                         // bytes of the object in hand that were asked for
