@@ -94,7 +94,10 @@ int run_join(const JoinOptions& options) {
   const int code = (*node)->run();
   signalled_node = nullptr;
   (code == 0 ? std::cout : std::cerr) << "stagecoach: " << (*node)->last_words() << std::endl;
-  return code;
+  // A compute thread that hangs in its device cannot be joined: nothing is left to write, so the process ends under it.
+  std::cout.flush();
+  std::cerr.flush();
+  ::_exit(code);
 }
 
 }  // namespace stagecoach::app
