@@ -65,9 +65,8 @@ Result<std::string> ask(const link::JoinLink& link) {
   };
   world::real::Loop loop(**endpoint, (*endpoint)->fd(), wakeup,
                          {on_link, [] {}, on_time, [&] { return give_up; }, [&] { return answer.has_value(); }});
-  loop.run(Duration());
-  (*endpoint)->close(link.coordinator, "asked and answered");
-  (*endpoint)->advance(world::real::monotonic_now());
+  loop.run();
+  loop.say_goodbye("asked and answered", Duration());
   return *answer;
 }
 

@@ -15,6 +15,10 @@ namespace {
 constexpr Duration kShowEvery = Duration::milliseconds(250);
 /// Slices that one peer may have asked for and not got: more is a peer that wants our memory, not our files.
 constexpr std::size_t kSlicesPerPeerMax = 64;
+constexpr std::uint64_t kSliceBytes = 1u << 20;
+/// A peer that has not acknowledged so much reads slowly: it gets more when it has.
+constexpr std::uint64_t kQueuedPerPeerMax = 8u << 20;
+constexpr Duration kFarewellPatience = Duration::seconds(2);
 
 std::int64_t unix_ms() {
   timespec t{};
@@ -58,7 +62,8 @@ int CoordinatorNode::run() {
   Loop loop(*endpoint_, endpoint_->fd(), wakeup_,
             {[this](link::Event& event) { on_link(event); }, [this] { on_wakeup(); }, [this] { on_time(); },
              [this] { return std::min(brain_->next_deadline(), show_due_); }, [this] { return exit_code_.has_value(); }});
-  loop.run(Duration::milliseconds(300));
+  loop.run();
+  loop.say_goodbye("the run ended: " + last_words_, kFarewellPatience);
   if (options_.show) options_.show(status());
   if (const auto flushed = events_.flush(); !flushed) log_.line("the event log: " + flushed.error().message);
   return *exit_code_;
@@ -80,7 +85,8 @@ void CoordinatorNode::request_stop() {
 void CoordinatorNode::on_link(link::Event& event) {
   if (const auto* up = std::get_if<link::LinkUp>(&event)) return give(wire::LinkIsUp{up->peer, up->address});
   if (const auto* down = std::get_if<link::LinkDown>(&event)) {
-    slices_under_way_.erase(down->peer);
+    slices_.erase(down->peer);
+    status_given_.erase(down->peer);
     return give(wire::LinkIsDown{down->peer, down->reason, down->text});
   }
   const auto& arrived = std::get<link::FrameArrived>(event);
@@ -96,9 +102,7 @@ void CoordinatorNode::on_link(link::Event& event) {
 
 bool CoordinatorNode::serve(const PeerId& peer, const wire::Message& message) {
   if (std::holds_alternative<wire::StatusRequest>(message)) {
-    std::string json = observe::to_json(status());
-    if (json.size() > wire::kStatusTextMax) json = "{}";
-    send(peer, wire::StatusReply{std::move(json)});
+    answer_status(peer);
     return true;
   }
   const auto* request = std::get_if<wire::ObjectRequest>(&message);
@@ -107,12 +111,46 @@ bool CoordinatorNode::serve(const PeerId& peer, const wire::Message& message) {
     endpoint_->close(peer, "files are for workers of the run");
     return true;
   }
-  if (++slices_under_way_[peer] > kSlicesPerPeerMax) {
+  Slices& slices = slices_[peer];
+  if (slices.wanted.size() + slices.being_read >= kSlicesPerPeerMax) {
     endpoint_->close(peer, "asks for more slices at once than allowed");
     return true;
   }
-  disk_.post([this, peer, wanted = *request] { slices_.post({peer, store_->read(wanted)}); });
+  slices.wanted.push_back(*request);
+  read_slices();
   return true;
+}
+
+void CoordinatorNode::answer_status(const PeerId& peer) {
+  // Anybody may ask, as often as they like: what it costs us does not depend on that.
+  const Instant now = monotonic_now();
+  const auto [given, first] = status_given_.try_emplace(peer, now);
+  if (!first && now < given->second + kShowEvery) return;
+  given->second = now;
+  if (bytes_queued(peer) > kQueuedPerPeerMax) return;
+  if (status_json_.empty() || now >= status_made_ + kShowEvery) {
+    status_json_ = observe::to_json(status());
+    if (status_json_.size() > wire::kStatusTextMax) status_json_ = "{}";
+    status_made_ = now;
+  }
+  send(peer, wire::StatusReply{status_json_});
+}
+
+std::uint64_t CoordinatorNode::bytes_queued(const PeerId& peer) const {
+  const auto stats = endpoint_->stats(peer);
+  return stats ? stats->bytes_queued : 0;
+}
+
+void CoordinatorNode::read_slices() {
+  for (auto& [peer, slices] : slices_) {
+    if (slices.wanted.empty()) continue;
+    const std::uint64_t queued = bytes_queued(peer);
+    while (!slices.wanted.empty() && queued + (slices.being_read + 1) * kSliceBytes <= kQueuedPerPeerMax) {
+      ++slices.being_read;
+      disk_.post([this, peer = peer, wanted = slices.wanted.front()] { slices_read_.post({peer, store_->read(wanted)}); });
+      slices.wanted.pop_front();
+    }
+  }
 }
 
 void CoordinatorNode::on_wakeup() {
@@ -121,10 +159,11 @@ void CoordinatorNode::on_wakeup() {
     board_->note("asked to stop: the run finishes its step, saves it and ends; Ctrl-C again ends it at once");
     give(fleet::StopRequested{});
   }
-  for (auto& [peer, slice] : slices_.take()) {
-    if (const auto it = slices_under_way_.find(peer); it != slices_under_way_.end() && it->second > 0) --it->second;
+  for (auto& [peer, slice] : slices_read_.take()) {
+    if (const auto it = slices_.find(peer); it != slices_.end() && it->second.being_read > 0) --it->second.being_read;
     send(peer, slice);
   }
+  read_slices();  // peers may have acknowledged what they got
   for (auto& result : results_.take()) give(std::move(result));
 }
 
@@ -153,6 +192,9 @@ void CoordinatorNode::on_ended_worker(const PeerId& peer, const std::string& how
 void CoordinatorNode::give_up(const std::string& why) {
   last_words_ = why;
   log_.line(why);
+  for (const auto& [peer, worker] : brain_->workers())
+    if (worker.linked) send(peer, wire::Evicted{options_.fleet.term, worker.incarnation, "the run did not begin: " + why.substr(0, 2000)});
+  on_happening(fleet::RunFinished{brain_->committed(), why});
   exit_code_ = 9;
 }
 

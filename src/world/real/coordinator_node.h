@@ -6,7 +6,9 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -71,6 +73,15 @@ class CoordinatorNode {
   void on_happening(const fleet::Happening& happening);
   void send(const base::PeerId& peer, const wire::Message& message);
   bool serve(const base::PeerId& peer, const wire::Message& message);
+  void answer_status(const base::PeerId& peer);
+  void read_slices();
+  std::uint64_t bytes_queued(const base::PeerId& peer) const;
+
+  /// What one peer has asked for and we have not yet sent.
+  struct Slices {
+    std::deque<wire::ObjectRequest> wanted;
+    std::size_t being_read = 0;  // by the disk thread
+  };
 
   Options options_;
   Log log_;
@@ -81,8 +92,11 @@ class CoordinatorNode {
   std::unique_ptr<StatusBoard> board_;
   Wakeup wakeup_;
   Mailbox<fleet::Event> results_{wakeup_};
-  Mailbox<std::pair<base::PeerId, wire::ObjectChunk>> slices_{wakeup_};
-  std::map<base::PeerId, std::size_t> slices_under_way_;
+  Mailbox<std::pair<base::PeerId, wire::ObjectChunk>> slices_read_{wakeup_};
+  std::map<base::PeerId, Slices> slices_;
+  std::map<base::PeerId, base::Instant> status_given_;  // to whom, when last
+  std::string status_json_;
+  base::Instant status_made_;
   std::optional<int> exit_code_;
   std::string last_words_;
   std::string numerics_class_;

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 
 #include "base/time.h"
 #include "link/link.h"
@@ -30,16 +32,24 @@ class Loop {
   Loop(link::Endpoint& endpoint, int descriptor, const Wakeup& wakeup, Handlers handlers)
       : endpoint_(endpoint), descriptor_(descriptor), wakeup_(wakeup), handlers_(std::move(handlers)) {}
 
-  /// Runs until done(), then lets the endpoint say its last words for at most `farewell`.
-  void run(base::Duration farewell);
+  /// Runs until done().
+  void run();
+
+  /// Waits until the peers have all that was sent to them, at most `patience`, then closes their links with `text`, so that they
+  /// need not wait for silence to know. Time-driven work has ended: on_time is not called any more.
+  void say_goodbye(const std::string& text, base::Duration patience);
 
  private:
-  void turn(base::Instant latest);
+  void turn();
+  void listen();
+  void sleep_until(base::Instant wake);
+  bool all_acknowledged() const;
 
   link::Endpoint& endpoint_;
   int descriptor_;
   const Wakeup& wakeup_;
   Handlers handlers_;
+  std::set<base::PeerId> linked_;
 };
 
 }  // namespace stagecoach::world::real

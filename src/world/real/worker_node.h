@@ -54,7 +54,6 @@ class WorkerNode {
   void send(const wire::Send& send);
   void prepare(worker::Prepare& prepare);
   void open_device();
-  base::Result<std::string> lay_out_shards() const;
   worker::Tick tick() const;
 
   Options options_;
