@@ -11,7 +11,8 @@ import time
 
 from lib import runs
 
-RESUME_STEPS = 40
+RESUME_STEPS = 300 if runs.LONG else 100
+KILLS = 12 if runs.LONG else 3
 LAYOUT = {"schedule__steps": RESUME_STEPS, "layout__stages": 4, "layout__replicas": 1}
 
 
@@ -27,9 +28,15 @@ class Resume(runs.ProcessTest):
         names = [path.name for path in runs.checkpoints_of(self.folder / run)]
         return int(names[-1].split("-")[1]) if names else 0
 
-    def stop_after(self, program, step):
-        """One Ctrl-C once `step` is committed: the run says where it stopped, and its checkpoint is of that very step."""
+    def wait_for_more_steps(self, program, count):
+        """Until this start of the run has gone `count` steps beyond all that the event log held. Returns the step waited for."""
+        step = max([event["step"] for event in self.events("run", "step_committed")], default=0) + count
         self.wait_for_step(program, "run", step)
+        return step
+
+    def stop_soon(self, program):
+        """One Ctrl-C after some steps: the run says where it stopped, and its checkpoint is of that very step."""
+        step = self.wait_for_more_steps(program, 5)
         program.signal(signal.SIGINT)
         self.finish(program)
         stopped_at = max(event["step"] for event in self.events("run", "step_committed"))
@@ -42,9 +49,9 @@ class Resume(runs.ProcessTest):
     def test_ctrl_c_then_other_layouts(self):
         reference = self.reference()
         program = self.train("run", **LAYOUT)
-        for stop_after, layout in [(5, {"layout__replicas": 2}), (15, {"layout__replicas": 1, "layout__stages": 2}),
-                                   (25, {"layout__replicas": 2, "layout__stages": 1})]:
-            self.stop_after(program, stop_after)
+        for layout in [{"layout__replicas": 2}, {"layout__replicas": 1, "layout__stages": 2},
+                       {"layout__replicas": 2, "layout__stages": 1}]:
+            self.stop_soon(program)
             program = self.resume("run", **layout)
         self.finish(program)
         self.assertIn("The run is finished", program.output())
@@ -53,8 +60,8 @@ class Resume(runs.ProcessTest):
     def test_kill_9_of_everything(self):
         reference = self.reference()
         program = self.train("run", run__checkpoint_every=5, **LAYOUT)
-        for step in range(3, 38, 3) if runs.LONG else [3, 9, 17]:
-            self.wait_for_step(program, "run", step)
+        for _ in range(KILLS):
+            self.wait_for_more_steps(program, 3)
             time.sleep(self.dice.uniform(0, 0.2))  # what the kill interrupts is what is random
             workers = list(self.workers("run").values())
             self.assertEqual(len(workers), 4)
