@@ -9,7 +9,7 @@ import signal
 
 from lib import runs
 
-STEPS = 60
+STEPS = 150
 
 
 class Hands(runs.ProcessTest):
