@@ -117,7 +117,9 @@ MappedFile::~MappedFile() {
 }
 
 Result<FileLock> FileLock::take(const std::filesystem::path& path, Options options) {
-  const int descriptor = open_retrying(path, O_RDWR | O_CREAT);
+  int descriptor = open_retrying(path, O_RDWR | O_CREAT);
+  // A file that only may be read can be locked too; network file systems want it writable, so that is tried first.
+  if (descriptor < 0 && (errno == EACCES || errno == EPERM || errno == EROFS)) descriptor = open_retrying(path, O_RDONLY);
   if (descriptor < 0) return file_error("open", path, errno);
   FileLock lock(descriptor);
   int locked = 0;

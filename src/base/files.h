@@ -66,7 +66,7 @@ class FileLock {
   struct Options {
     bool wait = false;  // for the present holder
   };
-  /// Takes the lock on `path`, creating the file.
+  /// Takes the lock on `path`, creating the file where there is none; one that may only be read will do.
   ///
   /// errors: unavailable  somebody holds it, and `wait` is not set · io_error and the others of file_error
   static Result<FileLock> take(const std::filesystem::path& path, Options options);

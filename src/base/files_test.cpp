@@ -85,6 +85,22 @@ TEST_F(FilesTest, ALockHasOneHolder) {
   EXPECT_TRUE(FileLock::take(directory_ / "lock", {}).ok());
 }
 
+TEST_F(FilesTest, AFileThatMayOnlyBeReadCanBeLocked) {
+  // Claim: the lock of a key that its user has made read-only is taken, and still has one holder.
+  const auto path = directory_ / "key";
+  { auto file = FileWriter::create(path); ASSERT_TRUE(file.ok() && file->finish().ok()); }
+  ASSERT_EQ(::chmod(path.c_str(), 0444), 0);
+  ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+  constexpr uid_t kNobody = 65534;
+  const bool root = ::geteuid() == 0;  // to whom everything is writable
+  ASSERT_TRUE(!root || ::seteuid(kNobody) == 0);
+  auto first = FileLock::take(path, {});
+  auto second = FileLock::take(path, {});
+  ASSERT_TRUE(!root || ::seteuid(0) == 0);
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  EXPECT_EQ(second.error().code, ErrorCode::unavailable);
+}
+
 TEST(Bytes32Test, HexIsReadBackAndNothingElseIs) {
   // Claim: parse_hex inverts hex and leaves the value alone on anything else.
   Bytes32 value;
