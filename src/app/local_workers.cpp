@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <string_view>
@@ -65,6 +66,8 @@ Result<pid_t> spawn(const std::vector<std::string>& arguments, const fs::path& o
 }  // namespace
 
 Result<LocalWorkers> LocalWorkers::start(const Options& options) {
+  // Whoever started us may have left this ignored: the kernel would then forget how workers ended.
+  ::signal(SIGCHLD, SIG_DFL);
   LocalWorkers workers;
   for (std::size_t i = 0; i < options.count; ++i) {
     std::string number = std::to_string(i);
@@ -89,8 +92,10 @@ std::vector<std::pair<base::PeerId, std::string>> LocalWorkers::ended() {
   std::vector<std::pair<base::PeerId, std::string>> ended;
   std::erase_if(running_, [&](const Process& process) {
     int status = 0;
-    if (::waitpid(process.pid, &status, WNOHANG) != process.pid) return false;
-    ended.emplace_back(process.peer, describe(status, process.output));
+    const pid_t waited = ::waitpid(process.pid, &status, WNOHANG);
+    if (waited == 0 || (waited < 0 && errno == EINTR)) return false;
+    if (waited == process.pid) ended.emplace_back(process.peer, describe(status, process.output));
+    else ended.emplace_back(process.peer, "its process is gone and how it ended is not known");
     return true;
   });
   return ended;

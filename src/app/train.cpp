@@ -1,5 +1,6 @@
 #include "app/train.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -10,7 +11,7 @@
 #include "app/network.h"
 #include "app/summary.h"
 #include "app/unsplit.h"
-#include "app/view.h"
+#include "app/view_thread.h"
 #include "base/files.h"
 
 namespace stagecoach::app {
@@ -25,6 +26,9 @@ namespace {
 /// The coordinator's code for numbers beyond what the sums hold: a resume would only compute them again.
 constexpr int kSameAgainCode = 7;
 
+/// How long the last picture may take: a terminal that is held shows it when it is let go, or never.
+constexpr base::Duration kViewPatience = base::Duration::milliseconds(500);
+
 // A signal handler has no other way to its run than a static object.
 CoordinatorNode* signalled_node = nullptr;
 volatile sig_atomic_t stops_asked = 0;
@@ -32,8 +36,10 @@ volatile sig_atomic_t stops_asked = 0;
 void on_stop_signal(int) {
   stops_asked = stops_asked + 1;
   if (stops_asked > 1 || !signalled_node) {
-    // Twice: now. What is on the disk is complete or does not exist.
-    [[maybe_unused]] const auto written = ::write(1, TerminalView::kRestoreTerminal.data(), TerminalView::kRestoreTerminal.size());
+    // Twice: now. What is on the disk is complete or does not exist. A terminal that is held (Ctrl-S) must not hold the end.
+    pollfd terminal{1, POLLOUT, 0};
+    if (::poll(&terminal, 1, 0) == 1)
+      [[maybe_unused]] const auto written = ::write(1, TerminalView::kRestoreTerminal.data(), TerminalView::kRestoreTerminal.size());
     ::_exit(130);
   }
   signalled_node->request_stop();
@@ -52,6 +58,14 @@ int complain(const Error& error) {
   return 1;
 }
 
+/// For workers of this machine, whatever others are told.
+std::string local_link_of(const CoordinatorNode& node, const link::Identity& identity) {
+  link::JoinLink link{identity.peer_id(), node.address().host, node.address().port};
+  if (link.host == "0.0.0.0") link.host = "127.0.0.1";
+  if (link.host == "::") link.host = "::1";
+  return link::to_string(link);
+}
+
 std::string join_link_of(const CoordinatorNode& node, const RunFolder& folder, const link::Identity& identity, bool local) {
   link::JoinLink link{identity.peer_id(), node.address().host, node.address().port};
   if (!folder.settings.advertise.empty()) {
@@ -63,7 +77,7 @@ std::string join_link_of(const CoordinatorNode& node, const RunFolder& folder, c
 }
 
 void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::string& link, const TrainOptions& options,
-               TerminalView& view) {
+               ViewThread& view) {
   const auto& t = folder.settings.train;
   view.say("run       " + folder.path.string() + (folder.resumed ? " (resumed at step " + std::to_string(node.first_step().value()) + ")" : ""));
   view.say("model     " + std::to_string(t.model.layers) + " layers of width " + std::to_string(t.model.dim) + " in " +
@@ -125,7 +139,7 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   if (!log) return complain(log.error());
   auto node_options = coordinator_options(folder, options.start_workers ? kTrainListen : kCoordinateListen);
   if (!node_options) return complain(node_options.error());
-  TerminalView view({1, static_cast<std::uint64_t>(folder.settings.print_every), options.plain});
+  ViewThread view({1, static_cast<std::uint64_t>(folder.settings.print_every), options.plain});
   std::optional<LocalWorkers> workers;
   std::uint64_t first_tokens = 0;
   bool first_shown = false;
@@ -144,14 +158,17 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   if (options.start_workers) {
     // Where all of the run stays on this machine, nobody else can reach a worker.
     const char* workers_listen = (*node)->address().host.starts_with("127.") ? "127.0.0.1:0" : "0.0.0.0:0";
-    auto started = LocalWorkers::start({options.program, folder.path, link, folder.settings.device, workers_listen,
+    auto started = LocalWorkers::start({options.program, folder.path, local_link_of(**node, *identity), folder.settings.device, workers_listen,
                                         folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)});
-    if (!started) return complain(started.error());
+    if (!started) {
+      catch_signals(nullptr);  // the node dies with this scope
+      return complain(started.error());
+    }
     workers.emplace(std::move(*started));
   }
   const int code = (*node)->run();
   const observe::RunStatus status = (*node)->status();
-  view.close();
+  view.close(kViewPatience);
   workers.reset();
   catch_signals(nullptr);
   if (code != 0) {

@@ -1,6 +1,7 @@
 #include "world/real/work_thread.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,7 +29,18 @@ void Wakeup::clear() const {
   [[maybe_unused]] const auto taken = ::read(descriptor_, &count, sizeof count);
 }
 
-WorkThread::WorkThread(std::string name) : name_(std::move(name)), thread_([this] { run(); }) {}
+std::thread start_quiet_thread(std::function<void()> body) {
+  sigset_t quiet, before;
+  ::sigemptyset(&quiet);
+  ::sigaddset(&quiet, SIGINT);
+  ::sigaddset(&quiet, SIGTERM);
+  ::pthread_sigmask(SIG_BLOCK, &quiet, &before);  // before the start: a thread inherits its mask
+  std::thread thread(std::move(body));
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+WorkThread::WorkThread(std::string name) : name_(std::move(name)), thread_(start_quiet_thread([this] { run(); })) {}
 
 WorkThread::~WorkThread() {
   {

@@ -14,6 +14,9 @@
 
 namespace stagecoach::world::real {
 
+/// A thread on which SIGINT and SIGTERM do not land: they are for the main thread, which may be waiting for them.
+std::thread start_quiet_thread(std::function<void()> body);
+
 class WorkThread {
  public:
   /// `name` is what tools show: at most 15 characters.
