@@ -131,6 +131,7 @@ class Brain {
     bool ready = false;
     bool in_view = false;
     bool linked = false;
+    bool silent = false;             // its link ended by the idle time-out: a suspicion until the next tick
     base::Instant down_since;
     std::vector<link::Address> addresses;
     std::string numerics_class;
@@ -225,6 +226,7 @@ class Brain {
   // views
   base::Attempt attempt_;
   std::vector<wire::StageView> views_;
+  std::string attempt_reason_;                 // of the present one
   std::vector<std::string> attempt_reasons_;   // why the next attempt is wanted; empty = it is not
   std::vector<Eviction> evictions_;            // for the next view's row
   std::vector<Eviction> farewells_;            // to be told once that row is written

@@ -159,6 +159,8 @@ TEST(Views, LossesAndTheLastWorker) {
   c.begin(4);
   const auto attempt = c.brain.attempt();
   c.down(1, DownReason::idle);
+  EXPECT_FALSE(c.find<StoreView>()) << "a suspicion until the next tick";
+  c.pass(base::Duration::seconds(1));
   ASSERT_TRUE(c.find<StoreView>());
   EXPECT_EQ(c.find<StoreView>()->record.attempt, attempt.next());
   EXPECT_EQ(c.find<StoreView>()->record.evictions.at(0).peer, peer(1));
@@ -199,6 +201,7 @@ TEST(Views, UnreachableTwice) {
   Coordinator c(options);
   c.begin(4);
   c.down(3, DownReason::idle);  // stage 0 is down to worker 1
+  c.pass(base::Duration::seconds(1));
   c.stored();
   const auto complain = [&](std::uint8_t from, std::uint8_t to) {
     c.say(from, wire::Trouble{c.brain.attempt(), wire::TroubleKind::unreachable, peer(to), "test"});
@@ -442,6 +445,28 @@ TEST(Gather, OtherKernelsAreRefusedForGood) {
   c.hello(2);
   EXPECT_FALSE(c.refusal(2).empty());
   EXPECT_TRUE(c.sent<wire::Assign>(2).empty());
+}
+
+/// Claim: where all workers fall silent together the coordinator was away: they have a moment to come back and nobody is lost.
+TEST(Losses, SilenceOfAllIsOurOwn) {
+  Coordinator c(2, 2);
+  c.begin(4);
+  const auto attempt = c.brain.attempt();
+  for (std::uint8_t i = 1; i <= 4; ++i) c.down(i, DownReason::idle);
+  c.pass(base::Duration::seconds(1));
+  for (std::uint8_t i = 1; i <= 4; ++i) {
+    wire::Hello back;
+    back.in_view = true;
+    back.attempt = attempt;
+    c.hello(i, back);
+  }
+  c.pass(base::Duration::seconds(4));
+  EXPECT_EQ(c.brain.workers().size(), 4u);
+  EXPECT_EQ(c.brain.attempt(), attempt);
+  for (std::uint8_t i = 1; i <= 4; ++i) c.down(i, DownReason::idle);
+  c.pass(base::Duration::seconds(1));
+  c.pass(base::Duration::seconds(3));
+  EXPECT_TRUE(c.find<wire::Exit>()) << "who does not come back is gone all the same";
 }
 
 /// Claim: pieces make a tensor whole in any order, once each.

@@ -89,6 +89,7 @@ void Brain::send_assignment(const PeerId& peer) {
 
 void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hello) {
   worker.linked = true;
+  worker.silent = false;
   worker.addresses = addresses_of(peer, hello);
   if (phase_ == Phase::gathering) {
     send_assignment(peer);  // it may never have heard it
@@ -173,8 +174,8 @@ void Brain::on_link_down(const wire::LinkIsDown& event) {
   it->second.down_since = now_;
   if (save_ && !save_->handed_over && save_->sources[it->second.stage].peer == event.peer)
     abandon_save("the link to " + event.peer.short_hex() + ", which sent its state, broke");
-  const bool final = event.reason == link::DownReason::idle || event.reason == link::DownReason::closed_by_peer ||
-                     event.reason == link::DownReason::protocol_error;
+  it->second.silent = event.reason == link::DownReason::idle;  // a suspicion until the next tick
+  const bool final = event.reason == link::DownReason::closed_by_peer || event.reason == link::DownReason::protocol_error;
   // Otherwise it has the time of kReturnGrace to come back to its place, also while workers gather.
   if (final) lose(event.peer, link::to_string(event.reason) + ": " + event.text);
 }
@@ -193,8 +194,13 @@ void Brain::on_tick() {
   tick_due_ = now_ + kTick;
   close_strangers();
   std::vector<std::pair<PeerId, std::string>> lost;
+  const auto silent = static_cast<std::size_t>(std::count_if(workers_.begin(), workers_.end(), [](const auto& entry) { return entry.second.silent; }));
+  // Who was silent for the idle time-out is dead; but where half of all fell silent together it was we who were away, stopped or cut
+  // off, and they have their moment to come back.
+  const bool we_were_away = workers_.size() > 1 && silent * 2 >= workers_.size();
   for (const auto& [peer, worker] : workers_) {
-    if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");
+    if (worker.silent && !we_were_away) lost.emplace_back(peer, "nothing was heard from it");
+    else if (!worker.linked && now_ - worker.down_since >= kReturnGrace) lost.emplace_back(peer, "its link broke and it did not come back");
     // The worker's word, whoever it is: bounded, so that no arithmetic on it overflows.
     const auto bounded = [](std::uint64_t ns) { return Duration::nanoseconds(static_cast<std::int64_t>(std::min(ns, kReportedNsMax))); };
     const Duration running = bounded(worker.telemetry.running_ns);

@@ -37,6 +37,7 @@ void Brain::open_attempt() {
   leases_.clear();
   storing_ = base::OpId(next_op_++);
   view_in_store_ = record;
+  attempt_reason_ = record.reason;
   effects_.push_back(StoreView{*storing_, std::move(record)});
 }
 
@@ -48,7 +49,7 @@ wire::View Brain::view_for(std::uint64_t stage) const {
   view.committed = committed_;
   const std::uint64_t first = stage == 0 ? 0 : stage - 1;
   for (std::uint64_t s = first; s <= std::min<std::uint64_t>(stage + 1, views_.size() - 1); ++s) view.stages.push_back(views_[s]);
-  view.reason = "attempt " + std::to_string(attempt_.value());
+  view.reason = attempt_reason_;
   return view;
 }
 
