@@ -15,6 +15,8 @@
 #include <set>
 #include <system_error>
 
+#include "wire/messages.h"
+
 namespace stagecoach::app {
 namespace {
 
@@ -123,7 +125,9 @@ class Reader {
       problems_.push_back("data.shards and data.text_files: give one of them, not both");
     if (consistent && refused_.empty()) {
       std::string why;
-      if (model::balanced_split(model, settings_.stages, why).empty()) problems_.push_back("layout.stages: " + why);
+      const model::Split split = model::balanced_split(model, settings_.stages, why);
+      if (split.empty()) problems_.push_back("layout.stages: " + why);
+      else check_frames(split);
     }
   }
 
@@ -131,6 +135,31 @@ class Reader {
   LoadedSettings take() { return {std::move(settings_), std::move(problems_)}; }
 
  private:
+  /// What the road carries between stages has bounds of its own (wire/messages.h).
+  void check_frames(const model::Split& split) {
+    const auto& batch = settings_.train.batch;
+    constexpr std::int64_t kBytes = 4;  // of a token id and of a boundary tensor's element
+    const auto refuse = [&](const std::string& what, std::int64_t bytes, std::size_t most, const std::string& make_smaller) {
+      if (bytes <= static_cast<std::int64_t>(most)) return;
+      problems_.push_back(fmt::format("{} are {} bytes, of which a message carries at most {}: make {} smaller", what, bytes, most, make_smaller));
+    };
+    if (split.size() > wire::kStagesMax)
+      problems_.push_back(fmt::format("layout.stages: a run has at most {} stages", wire::kStagesMax));
+    if (settings_.replicas > static_cast<std::int64_t>(wire::kMembersMax))
+      problems_.push_back(fmt::format("layout.replicas: a stage has at most {} replicas", wire::kMembersMax));
+    if (batch.microbatches + batch.eval_microbatches > static_cast<std::int64_t>(wire::kMicrobatchesMax))
+      problems_.push_back(fmt::format("batch.microbatches + batch.eval_microbatches must be at most {}, not {}", wire::kMicrobatchesMax,
+                                      batch.microbatches + batch.eval_microbatches));
+    if (split.size() < 2) return;  // nothing is sent on
+    refuse("the token ids of a microbatch, batch.sequences × (batch.tokens + 1) × 4,", batch.sequences * (batch.tokens + 1) * kBytes,
+           wire::kTokenBytesMax, "batch.sequences or batch.tokens");
+    std::int64_t width = 0;
+    for (std::size_t i = 0; i + 1 < split.size(); ++i) width = std::max(width, settings_.train.model.boundary_width(split[i].last - 1));
+    refuse("the numbers between two stages, batch.sequences × batch.tokens × " + std::to_string(width) + " × 4,",
+           batch.sequences * batch.tokens * width * kBytes, wire::kTensorBytesMax,
+           "batch.sequences, batch.tokens or the cut (model.cut_width, model.dim)");
+  }
+
   static std::string place(const std::string& name, const toml::node& node) {
     return name + ":" + std::to_string(node.source().begin.line);
   }

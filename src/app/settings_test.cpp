@@ -219,6 +219,22 @@ TEST(Settings, extremes_do_not_overflow) {
               ::testing::Contains(HasSubstr("2^60")));
 }
 
+// Claim: what no message can carry between stages is refused with the sizes, before a run begins; alone, without a road, the same
+// microbatch is fine.
+TEST(Settings, microbatches_that_no_message_carries_are_refused) {
+  // 512 x 1024 tokens of width 128 and 4 bytes: 256 MiB, and 192 fit.
+  const std::vector<std::string> wide = {"batch.sequences=512", "batch.tokens=1024", "model.cut_kind=none", "model.dim=128"};
+  EXPECT_THAT(parse_settings("", "none", wide).problems,
+              ElementsAre(AllOf(HasSubstr("268435456 bytes"), HasSubstr("at most 201326592"), HasSubstr("batch.tokens"))));
+  std::vector<std::string> alone = wide;
+  alone.push_back("layout.stages=1");
+  EXPECT_THAT(parse_settings("", "none", alone).problems, IsEmpty());
+  // 4096 x (1024 + 1) ids of 4 bytes: just beyond 16 MiB; with 1023 tokens they just fit.
+  const std::vector<std::string> many = {"batch.sequences=4096", "batch.tokens=1024", "model.cut_width=1"};
+  EXPECT_THAT(parse_settings("", "none", many).problems, ElementsAre(AllOf(HasSubstr("token ids"), HasSubstr("16793600 bytes"))));
+  EXPECT_THAT(parse_settings("", "none", {"batch.sequences=4096", "batch.tokens=1023", "model.cut_width=1"}).problems, IsEmpty());
+}
+
 // Claim: --explain shows every key with its default, and stars exactly those that change the losses.
 TEST(Settings, explain_shows_every_key) {
   const std::string text = explain();
