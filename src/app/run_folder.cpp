@@ -67,6 +67,15 @@ Result<void> write_text(const fs::path& path, const std::string& text) {
   return file->finish();
 }
 
+/// errors: already_exists  the folder holds a run and resume was not asked for
+Result<void> check_free(const RunFolder& folder) {
+  std::error_code error;
+  if (!folder.resumed && (fs::exists(folder.file("books.db"), error) || fs::exists(folder.file("events.jsonl"), error)))
+    return Error{ErrorCode::already_exists, folder.path.string() + " holds a run already: continue it with --resume " +
+                                                folder.path.string() + ", or choose another run.dir"};
+  return {};
+}
+
 }  // namespace
 
 Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& settings) {
@@ -78,15 +87,17 @@ Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& 
   std::string why;
   folder.split = model::balanced_split(settings.train.model, settings.stages, why);
   if (folder.split.empty()) return Error{ErrorCode::invalid_argument, why};
-  std::error_code error;
-  if (!folder.resumed && (fs::exists(folder.file("books.db"), error) || fs::exists(folder.file("events.jsonl"), error)))
-    return Error{ErrorCode::already_exists, folder.path.string() + " holds a run already: continue it with --resume " +
-                                                folder.path.string() + ", or choose another run.dir"};
+  if (auto free = check_free(folder); !free.ok()) return free.error();
   auto shards = shards_of(settings, folder.shards_reused);
   if (!shards) return shards.error();
   folder.shards = *shards;
+  std::error_code error;
   fs::create_directories(folder.path, error);
   if (error) return Error{ErrorCode::io_error, "the run's folder " + folder.path.string() + " cannot be made: " + error.message()};
+  auto lock = world::real::lock_run(folder.path);
+  if (!lock) return lock.error();
+  folder.lock.emplace(std::move(*lock));
+  if (auto free = check_free(folder); !free.ok()) return free.error();  // another start may have come before
   if (!folder.resumed) RETURN_IF_ERROR(write_text(folder.file("config.toml"), to_toml(folder.settings)));
   return folder;
 }

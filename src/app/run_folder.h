@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "app/settings.h"
+#include "base/files.h"
 #include "base/result.h"
 #include "data/entropy.h"
 #include "link/identity.h"
@@ -32,6 +33,7 @@ struct RunFolder {
   std::filesystem::path shards;
   bool shards_reused = false;
   bool resumed = false;
+  std::optional<base::FileLock> lock;  // of the folder, for as long as the run lives
 
   std::filesystem::path file(const char* name) const { return path / name; }
 };
@@ -39,9 +41,10 @@ struct RunFolder {
 /// Settings from the request: all problems at once, or the settings.
 LoadedSettings settings_of(const RunRequest& request);
 
-/// Cuts or opens the shards, makes the folder, writes config.toml.
+/// Cuts or opens the shards, makes the folder and takes it for this process, writes config.toml.
 ///
-/// errors: already_exists  the folder holds a run and resume was not asked for · those of shards, corpus and files
+/// errors: already_exists  the folder holds a run and resume was not asked for
+///         unavailable  another process runs this run: nothing of it was changed · those of shards, corpus and files
 base::Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& settings);
 
 /// The coordinator's options for the folder; `listen` where the settings leave it open.

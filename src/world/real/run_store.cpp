@@ -24,14 +24,16 @@ base::RunId new_run_id() {
 }
 }  // namespace
 
-Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options& fleet) {
-  // Two coordinators of one folder would each undo the other's steps: the second one changes nothing.
-  auto lock = base::FileLock::take(options.run_dir / ".lock", {});
+Result<base::FileLock> lock_run(const std::filesystem::path& run_dir) {
+  auto lock = base::FileLock::take(run_dir / ".lock", {});
   if (!lock && lock.error().code == ErrorCode::unavailable)
-    return Error{ErrorCode::unavailable, "the run in " + options.run_dir.string() + " is being run by another process: see it with " +
+    return Error{ErrorCode::unavailable, "the run in " + run_dir.string() + " is being run by another process: see it with " +
                                              "./stagecoach status, stop it with Ctrl-C where it was started"};
-  if (!lock) return lock.error();
-  auto store = std::unique_ptr<RunStore>(new RunStore(std::move(options), std::move(*lock)));
+  return lock;
+}
+
+Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options& fleet) {
+  auto store = std::unique_ptr<RunStore>(new RunStore(std::move(options)));
   // Before the books: a folder whose data cannot be trained on must not look like one that holds a run.
   if (auto offered = store->offer_shards(fleet); !offered) return offered.error();
   if (auto opened = store->open_books(fleet); !opened) return opened.error();
@@ -94,6 +96,7 @@ Result<void> RunStore::offer_shards(fleet::Options& fleet) {
 
 Result<void> RunStore::go_back_to_checkpoint(fleet::Options& fleet) {
   const base::Step committed = fleet.committed;
+  RETURN_IF_ERROR(set_aside_beyond(committed, "the books end at step " + std::to_string(committed.value())));
   auto newest = store::newest_complete(checkpoints());
   if (!newest && newest.error().code != ErrorCode::not_found) return newest.error();
   fleet.committed = newest ? newest->manifest.meta.step : base::Step();
@@ -105,10 +108,10 @@ Result<void> RunStore::go_back_to_checkpoint(fleet::Options& fleet) {
       return Error{ErrorCode::mismatch, "the run was trained on other token shards (manifest " +
                                             newest->manifest.meta.shards_manifest.short_hex() + ") than those in " + options_.shards.string() +
                                             " (" + meta_.shards_manifest.short_hex() + "): give it the same text or shards"};
-    if (fleet.committed > committed)
-      return Error{ErrorCode::corrupt, "the newest checkpoint is of step " + std::to_string(fleet.committed.value()) +
-                                           ", but the books end at step " + std::to_string(committed.value()) +
-                                           ": the books are damaged or older than the checkpoint"};
+    // One that cannot be read today may be readable tomorrow, when the run has gone on from the older one.
+    RETURN_IF_ERROR(set_aside_beyond(fleet.committed, "the run goes on from step " + std::to_string(fleet.committed.value())));
+    if (!newest->manifest.meta.numerics_class.empty())
+      findings_.push_back("trained so far with " + newest->manifest.meta.numerics_class + "; other kernels would give other bits");
     if (auto offered = offer_state(*newest, fleet); !offered) return offered.error();
     resumed_from_ = store::CheckpointRow{fleet.committed, newest->path.string()};
   }
@@ -118,6 +121,23 @@ Result<void> RunStore::go_back_to_checkpoint(fleet::Options& fleet) {
     return books_->truncate_after(term_, fleet.committed);
   }
   return {};
+}
+
+Result<void> RunStore::set_aside_beyond(base::Step step, const std::string& why) {
+  auto found = store::list_checkpoints(checkpoints());
+  if (!found) return found.error();
+  const std::string last = store::checkpoint_name(step);
+  for (const auto& path : *found) {
+    const std::string name = path.filename().string();
+    if (name.size() < last.size() || (name.size() == last.size() && name <= last)) continue;
+    const std::filesystem::path aside = path.string() + ".superseded";
+    RETURN_IF_ERROR(base::remove_tree(aside));
+    std::error_code error;
+    std::filesystem::rename(path, aside, error);
+    if (error) return base::file_error("rename", path, error.value());
+    findings_.push_back(name + " is set aside as " + aside.filename().string() + ": " + why);
+  }
+  return found->empty() ? Result<void>() : base::sync_directory(checkpoints());
 }
 
 Result<void> RunStore::offer_state(const store::NewestCheckpoint& newest, fleet::Options& fleet) {

@@ -21,6 +21,11 @@
 
 namespace stagecoach::world::real {
 
+/// Takes the run's folder for this process: two that wrote there would each undo the other's steps.
+///
+/// errors: unavailable  another process runs this run · those of FileLock
+base::Result<base::FileLock> lock_run(const std::filesystem::path& run_dir);
+
 class RunStore {
  public:
   struct Options {
@@ -31,10 +36,9 @@ class RunStore {
   };
 
   /// Creates the books of a new run, or opens those of an earlier start, begins a term and, on resume, rolls back to the newest
-  /// complete checkpoint. Fills the parts of `fleet` that follow: run, term, attempts, step, objects.
+  /// complete checkpoint; newer ones, which no books know, are set aside. The caller holds lock_run(). Fills the parts of `fleet` that follow: run, term, attempts, step, objects.
   ///
   /// errors: already_exists  a run is there and resume was not asked for · not_found  there is none to resume
-  ///         unavailable  another process runs this run
   ///         mismatch  another config, layout or data than the run's · those of Books and of checkpoints
   static base::Result<std::unique_ptr<RunStore>> open(Options options, fleet::Options& fleet);
 
@@ -55,10 +59,11 @@ class RunStore {
   wire::ObjectChunk read(const wire::ObjectRequest& request) const { return objects_.read(request); }
 
  private:
-  RunStore(Options options, base::FileLock lock) : options_(std::move(options)), lock_(std::move(lock)) {}
+  explicit RunStore(Options options) : options_(std::move(options)) {}
   base::Result<void> open_books(fleet::Options& fleet);
   base::Result<void> offer_shards(fleet::Options& fleet);
   base::Result<void> go_back_to_checkpoint(fleet::Options& fleet);
+  base::Result<void> set_aside_beyond(base::Step step, const std::string& why);
   base::Result<void> offer_state(const store::NewestCheckpoint& newest, fleet::Options& fleet);
   std::filesystem::path checkpoints() const { return options_.run_dir / "checkpoints"; }
 
@@ -69,7 +74,6 @@ class RunStore {
   };
 
   Options options_;
-  base::FileLock lock_;                    // of the run's folder
   std::optional<store::Books> books_;      // always there after open()
   base::Term term_;
   store::CheckpointMeta meta_;
