@@ -128,6 +128,9 @@ class Reader {
       const model::Split split = model::balanced_split(model, settings_.stages, why);
       if (split.empty()) problems_.push_back("layout.stages: " + why);
       else check_frames(split);
+    } else if (settings_.stages > model.layers && !refused_.contains("layout.stages") && !refused_.contains("model.layers")) {
+      // The split itself needs a sound model, but this much shows already: all problems come at once.
+      problems_.push_back(fmt::format("layout.stages: a model of {} layers has at most {} stages, not {}", model.layers, model.layers, settings_.stages));
     }
   }
 

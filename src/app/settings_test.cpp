@@ -263,5 +263,13 @@ TEST(Settings, run_folder_carries_the_time) {
   EXPECT_EQ(default_run_dir(std::mktime(&parts)), "runs/2026-11-22-152603");
 }
 
+// Claim: a split into more stages than layers is told together with problems that have nothing to do with it.
+TEST(Settings, too_many_stages_are_told_beside_other_problems) {
+  const auto loaded = parse_settings("[layout]\nstages = 99\n[model]\nheads = 3\ndimm = 4\n", "my.toml");
+  EXPECT_THAT(loaded.problems, testing::Contains(testing::HasSubstr("at most 4 stages, not 99")));
+  EXPECT_THAT(loaded.problems, testing::Contains(testing::HasSubstr("model.heads")));
+  EXPECT_THAT(loaded.problems, testing::Contains(testing::HasSubstr("dimm")));
+}
+
 }  // namespace
 }  // namespace stagecoach::app

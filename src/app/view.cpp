@@ -220,10 +220,14 @@ std::vector<std::string> PlainView::lines(const RunStatus& status) {
   last_events_ = status.events;
 
   std::string phase(observe::to_string(status.phase));
-  if (!status.reason.empty()) phase += ": " + printable(status.reason);
-  // While it trains the reason is mostly the step's number: lines about steps come below, every print_every steps.
+  const std::string reason = printable(status.reason);
+  if (reason.starts_with(phase)) phase = reason;  // "stopped after step 12, as asked"
+  else if (!reason.empty()) phase += ": " + reason;
+  // While it trains on, lines about steps tell more than the phase.
   const bool trains_on = status.phase == Phase::training && last_phase_.starts_with(observe::to_string(Phase::training));
-  if (phase != last_phase_ && !trains_on) out.push_back(phase);
+  const bool phase_is_new = phase != last_phase_ && !trains_on;
+  const bool over = status.phase == Phase::finished || status.phase == Phase::stopped;
+  if (phase_is_new && !over) out.push_back(phase);
   last_phase_ = phase;
 
   const bool due = status.step != last_step_ && (status.step / print_every_ != last_step_ / print_every_ ||
@@ -242,6 +246,7 @@ std::vector<std::string> PlainView::lines(const RunStatus& status) {
     last_validation_step_ = status.validation_loss->step;
     validated_ = true;
   }
+  if (phase_is_new && over) out.push_back(phase);  // the last word is about the end
   return out;
 }
 
