@@ -83,7 +83,10 @@ int run_join(const JoinOptions& options) {
     node_options.advertise = link::Address{local_address_towards(link->host, link->port), 0};
   }
   node_options.cache = options.cache;
-  node_options.device = {library_beside_program(), options.device};
+  const compute::Recompute recompute = options.recompute == "always"  ? compute::Recompute::always
+                                       : options.recompute == "never" ? compute::Recompute::never
+                                                                      : compute::Recompute::automatic;
+  node_options.device = {library_beside_program(), options.device, recompute, options.kept_bytes};
   auto node = WorkerNode::make(*identity, std::move(node_options), *log);
   if (!node) return complain(node.error());
   signalled_node = node->get();

@@ -15,6 +15,8 @@ struct JoinOptions {
   std::string log;                          // empty = stderr
   std::string cache = ".stagecoach/cache";
   std::string device = "auto";
+  std::string recompute = "auto";
+  std::int64_t kept_bytes = 0;              // of kept forwards; 0 = half of the free memory
   std::string listen = "0.0.0.0:0";
   std::string advertise;                    // "host:port" that other workers dial; empty = found out
   std::int64_t parent = 0;                  // a launcher's process id: its worker does not outlive it; 0 = none

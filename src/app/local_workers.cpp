@@ -7,11 +7,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <string_view>
 
+#include "base/files.h"
 #include "link/identity.h"
 
 extern char** environ;
@@ -69,6 +71,10 @@ Result<LocalWorkers> LocalWorkers::start(const Options& options) {
   // Whoever started us may have left this ignored: the kernel would then forget how workers ended.
   ::signal(SIGCHLD, SIG_DFL);
   LocalWorkers workers;
+  // Each alone would take half of what it finds free: together more than there is.
+  const std::int64_t kept_bytes =
+      options.kept_bytes > 0 ? options.kept_bytes
+                             : base::free_memory_bytes() / 2 / static_cast<std::int64_t>(std::max<std::size_t>(options.count, 1));
   for (std::size_t i = 0; i < options.count; ++i) {
     std::string number = std::to_string(i);
     if (number.size() < 2) number.insert(0, "0");
@@ -79,7 +85,8 @@ Result<LocalWorkers> LocalWorkers::start(const Options& options) {
     auto identity = link::Identity::load_or_create((folder / "key").string());
     if (!identity) return identity.error();
     auto pid = spawn({options.program, "join", options.link, "--key", (folder / "key").string(), "--log", (folder / "log").string(),
-                      "--cache", (options.run_dir / "cache").string(), "--device", options.device, "--listen", options.listen,
+                      "--cache", (options.run_dir / "cache").string(), "--device", options.device, "--recompute", options.recompute,
+                      "--kept-bytes", std::to_string(kept_bytes), "--listen", options.listen,
                       "--die-with-parent", std::to_string(::getpid())},
                      folder / "output");
     if (!pid) return pid.error();

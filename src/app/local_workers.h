@@ -24,6 +24,8 @@ class LocalWorkers {
     std::filesystem::path run_dir;   // each worker gets run_dir/workers/NN with its key and log
     std::string link;
     std::string device;
+    std::string recompute;
+    std::int64_t kept_bytes = 0;     // of each worker; 0 = half of this machine's free memory, shared out
     std::string listen;              // where workers hear each other
     std::size_t count = 0;
   };

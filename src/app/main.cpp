@@ -47,6 +47,10 @@ int main(int argc, char** argv) {
   join_command->add_option("--log", join.log, "log file [the terminal]");
   join_command->add_option("--cache", join.cache, "folder for fetched files")->capture_default_str();
   join_command->add_option("--device", join.device, "cpu, cuda, mps or auto")->capture_default_str();
+  join_command->add_option("--recompute", join.recompute, "auto, always or never run a forward again for its backward")
+      ->check(CLI::IsMember({"auto", "always", "never"}))->capture_default_str();
+  join_command->add_option("--kept-bytes", join.kept_bytes, "most that is kept of forwards where recompute is auto; 0 = half of the free memory")
+      ->check(CLI::NonNegativeNumber)->capture_default_str();
   join_command->add_option("--listen", join.listen, "where other workers reach this one")->capture_default_str();
   join_command->add_option("--advertise", join.advertise, "host:port that other workers are told [the address towards the coordinator]");
   join_command->add_option("--die-with-parent", join.parent, "a process id: end when that process, which started this one, ends");

@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include "app/explain.h"
+#include "app/numbers.h"
 #include "base/files.h"
 #include "data/corpus.h"
 #include "data/shards.h"
@@ -81,6 +82,7 @@ Result<void> check_free(const RunFolder& folder) {
 Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& settings) {
   RunFolder folder;
   folder.settings = settings;
+  settle_numbers(folder.settings);
   folder.resumed = request.resume.has_value();
   folder.path = settings.run_dir.empty() ? fs::path(default_run_dir(std::time(nullptr))) : fs::path(settings.run_dir);
   folder.settings.run_dir = folder.path.string();
@@ -115,7 +117,8 @@ fleet::Options fleet_options(const RunFolder& folder) {
     auto& shapes = fleet.state_shapes.emplace_back();
     for (const auto& tensor : model::parameters(fleet.config.model, range)) {
       const std::vector<std::uint64_t> shape(tensor.shape.begin(), tensor.shape.end());
-      for (std::string_view prefix : {std::string_view(), model::kMomentPrefix, model::kSecondMomentPrefix})
+      shapes[tensor.name] = shape;
+      for (const std::string_view prefix : model::moment_prefixes(model::update_rule(fleet.config.optimizer, tensor)))
         shapes[std::string(prefix) + tensor.name] = shape;
     }
   }

@@ -141,7 +141,7 @@ class Reader {
   /// What the road carries between stages has bounds of its own (wire/messages.h).
   void check_frames(const model::Split& split) {
     const auto& batch = settings_.train.batch;
-    constexpr std::int64_t kBytes = 4;  // of a token id and of a boundary tensor's element
+    constexpr std::int64_t kBytes = 4;  // of a token id
     const auto refuse = [&](const std::string& what, std::int64_t bytes, std::size_t most, const std::string& make_smaller) {
       if (bytes <= static_cast<std::int64_t>(most)) return;
       problems_.push_back(fmt::format("{} are {} bytes, of which a message carries at most {}: make {} smaller", what, bytes, most, make_smaller));
@@ -156,10 +156,12 @@ class Reader {
     if (split.size() < 2) return;  // nothing is sent on
     refuse("the token ids of a microbatch, batch.sequences × (batch.tokens + 1) × 4,", batch.sequences * (batch.tokens + 1) * kBytes,
            wire::kTokenBytesMax, "batch.sequences or batch.tokens");
-    std::int64_t width = 0;
-    for (std::size_t i = 0; i + 1 < split.size(); ++i) width = std::max(width, settings_.train.model.boundary_width(split[i].last - 1));
-    refuse("the numbers between two stages, batch.sequences × batch.tokens × " + std::to_string(width) + " × 4,",
-           batch.sequences * batch.tokens * width * kBytes, wire::kTensorBytesMax,
+    std::int64_t widest = split.front().last - 1;
+    for (std::size_t i = 0; i + 1 < split.size(); ++i)
+      if (settings_.train.model.boundary_width(split[i].last - 1) > settings_.train.model.boundary_width(widest)) widest = split[i].last - 1;
+    refuse(fmt::format("the numbers between two stages, batch.sequences × batch.tokens × {} × {},",
+                       settings_.train.model.boundary_width(widest), model::bytes_of(settings_.train.numbers.compute)),
+           settings_.train.boundary_bytes(widest), wire::kTensorBytesMax,
            "batch.sequences, batch.tokens or the cut (model.cut_width, model.dim)");
   }
 

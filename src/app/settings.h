@@ -19,10 +19,14 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "compute/stage.h"
 #include "link/link.h"
 #include "model/config.h"
 
 namespace stagecoach::app {
+
+/// compute.dtype as the user wrote it.
+enum class NumbersChoice : std::uint8_t { automatic, float32, bfloat16 };
 
 /// Everything a run is started from. The defaults are those of `stagecoach train` without a file.
 struct RunSettings {
@@ -43,6 +47,9 @@ struct RunSettings {
   std::int64_t print_every = 10;
 
   std::string device = "auto";
+  NumbersChoice numbers = NumbersChoice::automatic;  // auto: resolve_numbers() writes train.numbers.compute
+  compute::Recompute recompute = compute::Recompute::automatic;
+  std::int64_t kept_bytes = 0;  // of kept forwards, a worker; 0 = a share of the machine's free memory
 
   std::string listen;     // "host:port"; empty = the command's default (kTrainListen, kCoordinateListen)
   std::string advertise;  // "host:port" for the join link; empty = the listening address

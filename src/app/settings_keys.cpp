@@ -156,15 +156,24 @@ void add_model(std::vector<Key>& out) {
                      FIELD(train.model.norm_eps)));
   out.push_back(real({"model.rope_base", "no unit", "base of the rotary position frequencies", kMath}, {1, 1e12},
                      FIELD(train.model.rope_base)));
+  out.push_back(real({"model.rope_scaling", "no unit",
+                      "how much slower the lowest rotary frequencies turn, as in Llama 3 for long contexts; 1 = none", kMath},
+                     {1, 1e6}, FIELD(train.model.rope_scaling)));
   out.push_back(choice(
       {"model.cut_kind", "name",
-       "how activations cross a cut: resbm squeezes them to cut_width numbers a token (arXiv 2604.11947), none sends "
-       "all dim of them",
+       "how activations cross a cut: resbm squeezes them to cut_width numbers a token (arXiv 2604.11947), resbm+tokens "
+       "too, and the receiver adds a view of its own of the last tokens; none sends all dim of them",
        kMath},
-      {"none", "resbm"}, FIELD(train.model.cut_kind)));
+      {"none", "resbm", "resbm+tokens"}, FIELD(train.model.cut_kind)));
   out.push_back(integer({"model.cut_width", "channels a token",
                          "width K of what crosses a resbm cut; dim / cut_width is the compression", kMath},
                         {1, 65536}, FIELD(train.model.cut_width)));
+  out.push_back(integer({"model.token_rank", "channels a token",
+                         "resbm+tokens only: width r of the receiver's own embedding of the tokens", kMath},
+                        {1, 65536}, FIELD(train.model.token_rank)));
+  out.push_back(integer({"model.token_window", "tokens",
+                         "resbm+tokens only: how many of the last tokens, its own included, a receiver sees", kMath},
+                        {1, 64}, FIELD(train.model.token_window)));
   out.push_back(cut_after_key());
   out.push_back(integer({"model.seed", "no unit", "seed of the initial weights", kMath}, {0, kSeedMost},
                         FIELD(train.model.seed)));
@@ -173,8 +182,10 @@ void add_model(std::vector<Key>& out) {
 void add_optimizer(std::vector<Key>& out) {
   constexpr Effect kMath = Effect::mathematics;
   const Range beta{0, 0.999999999};
-  out.push_back(choice({"optimizer.kind", "name", "how gradients become weights; both decay weights decoupled", kMath},
-                       {"adamw", "nadam"}, FIELD(train.optimizer.kind)));
+  out.push_back(choice({"optimizer.kind", "name",
+                        "how gradients become weights; all decay weights decoupled; muon is for the matrices inside the "
+                        "blocks, with adamw for embeddings, head and norms", kMath},
+                       {"adamw", "nadam", "muon"}, FIELD(train.optimizer.kind)));
   out.push_back(
       real({"optimizer.beta1", "a step", "decay of the first moment", kMath}, beta, FIELD(train.optimizer.beta1)));
   out.push_back(
@@ -186,6 +197,14 @@ void add_optimizer(std::vector<Key>& out) {
            {0, 10}, FIELD(train.optimizer.weight_decay)));
   out.push_back(real({"optimizer.momentum_decay", "no unit", "nadam only: how fast its momentum warms up", kMath},
                      {0, 1}, FIELD(train.optimizer.momentum_decay)));
+  out.push_back(real({"optimizer.muon_momentum", "a step", "muon only: its Nesterov momentum", kMath}, beta,
+                     FIELD(train.optimizer.muon_momentum)));
+  out.push_back(real({"optimizer.muon_rate", "of the schedule's rate", "muon only: the rate of its matrices", kMath}, {0, 1e6},
+                     FIELD(train.optimizer.muon_rate)));
+  out.push_back(integer({"optimizer.muon_steps", "iterations", "muon only: Newton–Schulz iterations an update", kMath}, {1, 100},
+                        FIELD(train.optimizer.muon_steps)));
+  out.push_back(choice({"optimizer.muon_float", "name", "muon only: what those are computed in", kMath}, {"float32", "bfloat16"},
+                       FIELD(train.optimizer.muon_float)));
   out.push_back(real({"optimizer.clip_norm", "L2 norm",
                       "the gradient's largest global L2 norm, over all stages; 0 = no clipping", kMath},
                      {0, 1e6}, FIELD(train.optimizer.clip_norm)));
@@ -248,6 +267,36 @@ void add_layout_and_data(std::vector<Key>& out) {
                      {0.0001, 0.5}, FIELD(holdout_fraction)));
 }
 
+void add_numbers(std::vector<Key>& out) {
+  constexpr Effect kMath = Effect::mathematics;
+  Key dtype = choice({"compute.dtype", "name",
+                      "what is multiplied, and sent between stages; auto is settled when the run is made: bfloat16 where this "
+                      "machine is faster at it, else float32", kMath},
+                     {"auto", "float32", "bfloat16"}, FIELD(numbers));
+  dtype.set = [set = dtype.set](RunSettings& s, const Value& v) {
+    set(s, v);
+    if (s.numbers != NumbersChoice::automatic)
+      s.train.numbers.compute = s.numbers == NumbersChoice::bfloat16 ? model::FloatKind::bfloat16 : model::FloatKind::float32;
+  };
+  out.push_back(std::move(dtype));
+  out.push_back(choice({"compute.state_dtype", "name",
+                        "what weights and moments are kept in from step to step; bfloat16 halves their memory, costs quality, "
+                        "and needs compute.dtype bfloat16", kMath},
+                       {"float32", "bfloat16"}, FIELD(train.numbers.state)));
+  out.push_back(choice({"compute.accumulate", "name",
+                        "what gradients are summed in; only fixed64 (8 bytes a parameter) makes losses independent of who did "
+                        "what", kMath},
+                       {"fixed64", "float32", "bfloat16"}, FIELD(train.numbers.sums)));
+  out.push_back(choice({"compute.recompute", "name",
+                        "whether a backward runs the forward again (always), uses what it left behind (never), or that while "
+                        "compute.kept_bytes suffice (auto); the losses are the same"},
+                       {"auto", "always", "never"}, FIELD(recompute)));
+  out.push_back(integer({"compute.kept_bytes", "bytes",
+                         "most that a worker keeps of its forwards where recompute is auto; 0 = its share of half of the "
+                         "machine's free memory"},
+                        {0, 1e15}, FIELD(kept_bytes)));
+}
+
 void add_run(std::vector<Key>& out) {
   out.push_back(text({"run.dir", "path", "the run's folder: logs, events, checkpoints; \"\" = runs/<date-time>"},
                      FIELD(run_dir)));
@@ -260,6 +309,7 @@ void add_run(std::vector<Key>& out) {
       integer({"run.print_every", "steps", "from one line of output to the next, where that is not a terminal"},
               {1, 1'000'000}, FIELD(print_every)));
   out.push_back(device_key());
+  add_numbers(out);
   out.push_back(integer(
       {"compute.threads", "threads",
        "of each worker's kernels; the number changes the last bits of the losses, so that it belongs to the run",

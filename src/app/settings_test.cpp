@@ -145,7 +145,7 @@ TEST(Settings, every_problem_is_reported_at_once) {
                   "my.toml:2: model.dim: expected an integer from 2 to 65536 (channels), got the text \"wide\"",
                   "my.toml:3: model.layers: expected an integer from 1 to 4096 (layers), got 4.0",
                   "my.toml:4: model.norm_eps: expected a number from 1e-12 to 0.1 (no unit), got nan",
-                  "my.toml:5: model.cut_kind: expected one of \"none\", \"resbm\", got \"zip\"",
+                  "my.toml:5: model.cut_kind: expected one of \"none\", \"resbm\", \"resbm+tokens\", got \"zip\"",
                   "my.toml:6: model.cut_after: expected \"every\" or a list of integers from 0 to 4094 (layers), got "
                   "-1 among them",
                   "my.toml:8: schedule.peak_lr: expected a number from 0 to 10 (no unit), got inf",

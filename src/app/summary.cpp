@@ -43,11 +43,10 @@ std::string boundary_rows(const RunSummary& summary) {
 
 std::vector<BoundaryBytes> boundary_bytes(const model::TrainConfig& config, const model::Split& split) {
   std::vector<BoundaryBytes> out;
-  const auto tokens = static_cast<std::uint64_t>(config.batch.sequences * config.batch.tokens);
   for (std::size_t stage = 0; stage + 1 < split.size(); ++stage) {
     const std::int64_t layer = split[stage].last - 1;
-    out.push_back({layer, tokens * static_cast<std::uint64_t>(config.model.boundary_width(layer)) * 4,
-                   tokens * static_cast<std::uint64_t>(config.model.dim) * 4});
+    const std::int64_t uncut = config.batch.tokens_per_microbatch() * config.model.dim * model::bytes_of(config.numbers.compute);
+    out.push_back({layer, static_cast<std::uint64_t>(config.boundary_bytes(layer)), static_cast<std::uint64_t>(uncut)});
   }
   return out;
 }

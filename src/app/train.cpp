@@ -158,7 +158,8 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   if (options.start_workers) {
     // Where all of the run stays on this machine, nobody else can reach a worker.
     const char* workers_listen = (*node)->address().host.starts_with("127.") ? "127.0.0.1:0" : "0.0.0.0:0";
-    auto started = LocalWorkers::start({options.program, folder.path, local_link_of(**node, *identity), folder.settings.device, workers_listen,
+    const std::string_view recompute = find_key("compute.recompute")->choices[static_cast<std::size_t>(folder.settings.recompute)];
+    auto started = LocalWorkers::start({options.program, folder.path, local_link_of(**node, *identity), folder.settings.device, std::string(recompute), folder.settings.kept_bytes, workers_listen,
                                         folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)});
     if (!started) {
       catch_signals(nullptr);  // the node dies with this scope

@@ -23,7 +23,7 @@ constexpr base::Attempt kAttempt(1);
 /// One machine doing the whole of a run, in microbatch order.
 class Unsplit {
  public:
-  explicit Unsplit(const RunFolder& folder) : folder_(folder), config_(folder.settings.train), device_({library_beside_program(), folder.settings.device}) {}
+  explicit Unsplit(const RunFolder& folder) : folder_(folder), config_(folder.settings.train), device_({library_beside_program(), folder.settings.device, folder.settings.recompute, folder.settings.kept_bytes}) {}
 
   Result<void> run() {
     Device::Setup setup;
@@ -52,7 +52,7 @@ class Unsplit {
     for (std::int64_t m = 0; m < plan.train; ++m) {
       worker::Input input;
       input.data = worker::DataRef{false, (step.value() - 1) * static_cast<std::uint64_t>(config_.batch.microbatches) + static_cast<std::uint64_t>(m)};
-      auto done = device_.run(worker::Backward{version, step, kAttempt, input, nullptr});
+      auto done = device_.run(worker::Backward{version, step, kAttempt, MicrobatchIndex(static_cast<std::uint64_t>(m)), input, nullptr});
       if (!done) return done.error();
       train += done->loss_sum;
     }

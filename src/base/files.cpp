@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <system_error>
 
@@ -192,6 +193,18 @@ Result<void> remove_tree(const std::filesystem::path& path) {
   std::filesystem::remove_all(path, error);
   if (error) return file_error("remove", path, error.value());
   return {};
+}
+
+std::int64_t free_memory_bytes() {
+  std::FILE* file = std::fopen("/proc/meminfo", "r");
+  if (!file) return 0;
+  long long kibibytes = 0;
+  char line[128];
+  while (kibibytes == 0 && std::fgets(line, sizeof line, file)) {
+    if (std::sscanf(line, "MemAvailable: %lld kB", &kibibytes) != 1) kibibytes = 0;
+  }
+  std::fclose(file);
+  return kibibytes * 1024;
 }
 
 }  // namespace stagecoach::base

@@ -106,4 +106,7 @@ Result<void> make_directories(const std::filesystem::path& directory);
 /// errors: as file_error
 Result<void> remove_tree(const std::filesystem::path& path);
 
+/// Memory that this machine could give out now without swapping, as Linux estimates it; 0 where it does not say.
+std::int64_t free_memory_bytes();
+
 }  // namespace stagecoach::base

@@ -59,7 +59,7 @@ double tail_loss(const WeightSet& weights, double norm_eps, const at::Tensor& st
 
 }  // namespace
 
-Result<Payload> LocalStage::forward(base::WeightVersion version, const StageInput& input) {
+Result<Payload> LocalStage::forward(base::WeightVersion version, const StageInput& input, const std::optional<MicrobatchName>&) {
   return guarded([&]() -> Result<Payload> {
     use_threads(config_.threads);
     if (is_tail()) return Error{ErrorCode::invalid_argument, "the tail has no boundary after it: use evaluate or backward"};
@@ -88,8 +88,8 @@ Result<double> LocalStage::evaluate(base::WeightVersion version, const StageInpu
   });
 }
 
-Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, base::Step step, base::Attempt attempt,
-                                            const StageInput& input, const Payload& output_gradient) {
+Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, const MicrobatchName& name, const StageInput& input,
+                                            const Payload& output_gradient) {
   return guarded([&]() -> Result<BackwardOutput> {
     use_threads(config_.threads);
     auto weight_set = weights(version);
@@ -112,7 +112,7 @@ Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, base::S
       gradients[i] = gradients[i].cpu().contiguous();
       pieces.push_back({gradients[i].const_data_ptr<float>(), offsets_[i], gradients[i].numel()});
     }
-    RETURN_IF_ERROR(accumulator(step, attempt).add(pieces, scale_));
+    RETURN_IF_ERROR(accumulator(name.step, name.attempt).add(pieces, scale_));
     return output;
   });
 }

@@ -24,11 +24,13 @@ class LocalStage final : public Stage {
 
   std::int64_t elements() const override { return elements_; }
   base::WeightVersion version() const override { return versions_.rbegin()->first; }
-  base::Result<base::Payload> forward(base::WeightVersion version, const StageInput& input) override;
+  base::Result<base::Payload> forward(base::WeightVersion version, const StageInput& input,
+                                      const std::optional<MicrobatchName>& name) override;
   base::Result<double> evaluate(base::WeightVersion version, const StageInput& input) override;
-  base::Result<BackwardOutput> backward(base::WeightVersion version, base::Step step, base::Attempt attempt,
-                                        const StageInput& input, const base::Payload& output_gradient) override;
+  base::Result<BackwardOutput> backward(base::WeightVersion version, const MicrobatchName& name, const StageInput& input,
+                                        const base::Payload& output_gradient) override;
   base::Result<base::Payload> read_sum(base::Step step, base::Attempt attempt, ElementRange range) override;
+  base::Result<base::Payload> add_parts(const std::vector<base::Payload>& parts) override;
   base::Result<void> write_reduced(base::Step step, base::Attempt attempt, ElementRange range,
                                    const base::Payload& sums) override;
   base::Result<std::vector<TensorNorm>> norms(base::Step step, base::Attempt attempt) override;

@@ -127,7 +127,7 @@ class Probe {
     input.tokens = read(word(line));
     input.boundary = read(word(line));
     const Payload gradient = read(word(line));
-    const BackwardOutput output = need(stage_->backward(stage_->version(), step, kAttempt, input, gradient));
+    const BackwardOutput output = need(stage_->backward(stage_->version(), {step, kAttempt, {}}, input, gradient));
     write(word(line), output.input_gradient);
     write(word(line), &output.loss_sum, sizeof output.loss_sum);
   }

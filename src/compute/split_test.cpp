@@ -37,7 +37,7 @@ double run_microbatch(Fleet& fleet, Step step, Attempt attempt, const Payload& t
   Payload gradient;
   double loss = 0;
   for (std::size_t i = fleet.stages.size(); i-- > 0;) {
-    const BackwardOutput output = value(fleet.stages[i]->backward(fleet.stages[i]->version(), step, attempt, inputs[i], gradient));
+    const BackwardOutput output = value(fleet.stages[i]->backward(fleet.stages[i]->version(), {step, attempt, {}}, inputs[i], gradient));
     if (i + 1 == fleet.stages.size()) loss = output.loss_sum;
     gradient = output.input_gradient;
     if (gradient) trace.boundaries[label + " dz " + std::to_string(fleet.split[i].first)] = *gradient;

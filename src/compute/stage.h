@@ -9,7 +9,9 @@
 //          of model::parameters(model, range).
 #pragma once
 
+#include <compare>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,21 +22,38 @@
 
 namespace stagecoach::compute {
 
+/// Whether a backward runs the forward again or uses what the forward left behind. The results are the same to the bit.
+enum class Recompute : std::uint8_t {
+  automatic,  // keeps what forwards leave while it fits into StageOptions::kept_bytes_max, recomputes the rest
+  always,
+  never,      // keeps it whatever it takes
+};
+
 struct StageOptions {
   model::TrainConfig config;
   model::StageRange range;
   std::string device = "cpu";    // "cpu", "cuda", "mps", or "auto"
   int versions_kept = 1;         // weight versions held at once: 1 in exact, 2 in headstart
+  Recompute recompute = Recompute::automatic;
+  std::int64_t kept_bytes_max = 0;  // of all kept forwards together; 0 = a share of the memory that is free when the stage is made
+};
+
+/// Names one microbatch's work of one attempt: what a forward kept belongs to the backward of the same name.
+struct MicrobatchName {
+  base::Step step;
+  base::Attempt attempt;
+  base::MicrobatchIndex index;
+  auto operator<=>(const MicrobatchName&) const = default;
 };
 
 /// What goes into a stage for one microbatch.
 struct StageInput {
   base::Payload tokens;    // int32 [B, S + 1]: inputs are columns 0 … S−1, labels are columns 1 … S. Head, tail and later cuts read them.
-  base::Payload boundary;  // float32 [B, S, K]; null at the head
+  base::Payload boundary;  // [B, S, K] in numbers.compute; null at the head
 };
 
 struct BackwardOutput {
-  base::Payload input_gradient;  // float32 [B, S, K] of the boundary before this stage; null at the head
+  base::Payload input_gradient;  // [B, S, K] in numbers.compute, of the boundary before this stage; null at the head
   double loss_sum = 0;           // tail only: summed −log p over the microbatch's B·S labels, nats
 };
 
@@ -66,24 +85,33 @@ class Stage {
   /// Newest weight version held; 0 after construction (seeded init, equal on every replica of this range).
   virtual base::WeightVersion version() const = 0;
 
-  /// Runs the stage's layers without a graph. Not for the tail (which has backward and evaluate).
+  /// Runs the stage's layers. Not for the tail (which has backward and evaluate). Where a backward of the same name will follow,
+  /// `name` lets the stage keep what that needs (StageOptions::recompute); it is dropped by that backward, by apply, and with
+  /// its attempt.
   ///
-  /// shapes: tokens [B, S+1] / boundary [B, S, K_in] -> boundary tensor float32 [B, S, K_out]
-  virtual base::Result<base::Payload> forward(base::WeightVersion version, const StageInput& input) = 0;
+  /// shapes: tokens [B, S+1] / boundary [B, S, K_in] -> boundary tensor [B, S, K_out] in numbers.compute
+  virtual base::Result<base::Payload> forward(base::WeightVersion version, const StageInput& input,
+                                              const std::optional<MicrobatchName>& name = std::nullopt) = 0;
 
   /// The tail's forward-only work: the summed loss of one microbatch in nats.
   virtual base::Result<double> evaluate(base::WeightVersion version, const StageInput& input) = 0;
 
-  /// Recomputes the forward with a graph, runs backward and adds the microbatch's summed-loss gradient to the accumulator of
-  /// (step, attempt) in fixed64: each element × 2^−⌈log2(B·S)⌉, rounded once to 2^−44, added as int64 (DESIGN §5). All or nothing:
-  /// on an error no element was added.
+  /// Takes what the forward of this name kept, or runs it again; then the backward, and adds the microbatch's summed-loss
+  /// gradient to the accumulator of (step, attempt). With fixed64: each element × 2^−⌈log2(B·S)⌉, rounded once to 2^−44, added
+  /// as int64 (DESIGN §5). All or nothing: on an error no element was added.
   ///
-  /// shapes: output_gradient float32 [B, S, K_out] (null at the tail, whose gradient is its own loss's)
-  virtual base::Result<BackwardOutput> backward(base::WeightVersion version, base::Step step, base::Attempt attempt,
-                                                const StageInput& input, const base::Payload& output_gradient) = 0;
+  /// shapes: output_gradient [B, S, K_out] in numbers.compute (null at the tail, whose gradient is its own loss's)
+  virtual base::Result<BackwardOutput> backward(base::WeightVersion version, const MicrobatchName& name, const StageInput& input,
+                                                const base::Payload& output_gradient) = 0;
 
-  /// A slice of the accumulator of (step, attempt) as int64, unchanged by reading. Zeros where nothing was accumulated.
+  /// A slice of the accumulator of (step, attempt) in numbers.sums (int64 for fixed64), unchanged by reading. Zeros where nothing
+  /// was accumulated.
   virtual base::Result<base::Payload> read_sum(base::Step step, base::Attempt attempt, ElementRange range) = 0;
+
+  /// Adds contributions to one slice in the order given: the group's sum is made once, by the slice's owner, and sent to all.
+  ///
+  /// errors: invalid_argument  none, or of different lengths
+  virtual base::Result<base::Payload> add_parts(const std::vector<base::Payload>& parts) = 0;
 
   /// Gives the group's sum for a slice. The slices of one (step, attempt) together must cover [0, N) before norms() and apply().
   /// The worker's own accumulator stays as it was (PROTOCOL B4).
@@ -103,8 +131,8 @@ class Stage {
   /// Drops all accumulators and reduced sums of attempts before `attempt`.
   virtual void void_attempts_before(base::Attempt attempt) = 0;
 
-  /// Weights and optimizer state of the newest version: "<name>", "optimizer.<moment>.<name>", float32, in tensor
-  /// order, weights first. What follows from the step alone (bias corrections, NAdam's product of momenta) is not stored.
+  /// Weights and optimizer state of the newest version: "<name>", then model::moment_prefixes(…) + "<name>", in numbers.state, in
+  /// tensor order, weights first. What follows from the step alone (bias corrections, NAdam's product of momenta) is not stored.
   virtual base::Result<std::vector<base::NamedTensor>> export_state() = 0;
 
   /// Replaces weights and optimizer state; the newest version becomes `version`. Tensors that belong to other layers are ignored.
@@ -112,7 +140,7 @@ class Stage {
   /// errors: not_found  a tensor of this stage is missing · mismatch  a shape differs: nothing was changed
   virtual base::Result<void> import_state(base::WeightVersion version, const std::vector<base::NamedTensor>& tensors) = 0;
 
-  /// "cpu x86-64 torch 2.13.0 threads 1 float32": what must be equal for bit-equal results.
+  /// "cpu x86-64 AVX512 torch 2.13.0 threads 1 bfloat16": what must be equal for bit-equal results.
   virtual std::string numerics_class() const = 0;
 };
 

@@ -46,7 +46,7 @@ int run(const char* path) {
   bool fine = true;
   const double forward = best_ms(20, [&] { fine = fine && stage.forward(stage.version(), input).ok(); });
   const double backward =
-      best_ms(20, [&] { fine = fine && stage.backward(stage.version(), step, attempt, input, input.boundary).ok(); });
+      best_ms(20, [&] { fine = fine && stage.backward(stage.version(), {step, attempt, {}}, input, input.boundary).ok(); });
   const ElementRange all{0, stage.elements()};
   const auto sums = stage.read_sum(step, attempt, all);
   fine = fine && sums.ok();

@@ -118,6 +118,23 @@ Result<Payload> LocalStage::read_sum(base::Step step, base::Attempt attempt, Ele
   return base::make_payload(base::Bytes(bytes, bytes + slice.size() * sizeof(std::int64_t)));
 }
 
+Result<Payload> LocalStage::add_parts(const std::vector<Payload>& parts) {
+  if (parts.empty() || !parts[0]) return Error{ErrorCode::invalid_argument, "there are no contributions to add"};
+  std::vector<std::int64_t> total(parts[0]->size() / sizeof(std::int64_t)), part(total.size());
+  for (const Payload& one : parts) {
+    if (!one || one->size() != total.size() * sizeof(std::int64_t)) {
+      return Error{ErrorCode::invalid_argument, "contributions to one slice have different lengths"};
+    }
+    std::memcpy(part.data(), one->data(), one->size());
+    // Modulo 2^64, as unsigned: a peer's garbage must not be undefined here.
+    for (std::size_t i = 0; i < total.size(); ++i) {
+      total[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(total[i]) + static_cast<std::uint64_t>(part[i]));
+    }
+  }
+  const auto* bytes = reinterpret_cast<const std::byte*>(total.data());
+  return base::make_payload(base::Bytes(bytes, bytes + total.size() * sizeof(std::int64_t)));
+}
+
 Result<void> LocalStage::write_reduced(base::Step step, base::Attempt attempt, ElementRange range, const Payload& sums) {
   RETURN_IF_ERROR(range_is_valid(range));
   const auto count = static_cast<std::size_t>(range.last - range.first);

@@ -19,7 +19,7 @@ base::Bytes sum_of(Stage& stage, std::uint64_t step, std::uint64_t attempt) {
 
 /// One microbatch of training on an unsplit stage; returns its loss.
 double train_one(Stage& stage, const model::TrainConfig& config, std::uint64_t step, std::uint64_t attempt, std::uint64_t seed) {
-  return value(stage.backward(stage.version(), Step(step), Attempt(attempt), {random_tokens(config, seed), nullptr}, nullptr)).loss_sum;
+  return value(stage.backward(stage.version(), {Step(step), Attempt(attempt), {}}, {random_tokens(config, seed), nullptr}, nullptr)).loss_sum;
 }
 
 void close(Stage& stage, std::uint64_t step, std::uint64_t attempt) {
@@ -61,7 +61,7 @@ TEST_F(StageTest, starts_with_the_loss_of_a_guess) {
 TEST_F(StageTest, evaluates_to_the_loss_that_backward_reports) {
   const StageInput input{random_tokens(config, 1), nullptr};
   const double loss = value(whole.stages[0]->evaluate(WeightVersion(0), input));
-  EXPECT_EQ(value(whole.stages[0]->backward(WeightVersion(0), Step(1), Attempt(1), input, nullptr)).loss_sum, loss);
+  EXPECT_EQ(value(whole.stages[0]->backward(WeightVersion(0), {Step(1), Attempt(1), {}}, input, nullptr)).loss_sum, loss);
 }
 
 TEST_F(StageTest, has_seeded_starts_that_differ_by_tensor_and_seed) {
@@ -82,7 +82,7 @@ TEST_F(StageTest, refuses_payloads_of_the_wrong_size) {
   const Payload tokens = random_tokens(config, 1);
   EXPECT_EQ(code_of(middle().forward(WeightVersion(0), {nullptr, nullptr})), ErrorCode::invalid_argument);
   EXPECT_EQ(code_of(middle().forward(WeightVersion(0), {nullptr, tokens})), ErrorCode::invalid_argument);
-  EXPECT_EQ(code_of(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, boundary(1)}, nullptr)),
+  EXPECT_EQ(code_of(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, boundary(1)}, nullptr)),
             ErrorCode::invalid_argument);
   EXPECT_EQ(code_of(four.stages[0]->forward(WeightVersion(0), {nullptr, nullptr})), ErrorCode::invalid_argument);
   EXPECT_EQ(code_of(four.stages[0]->forward(WeightVersion(0), {tokens, boundary(1)})), ErrorCode::invalid_argument);
@@ -106,21 +106,21 @@ TEST_F(StageTest, refuses_tokens_outside_the_vocabulary) {
 
 TEST_F(StageTest, refuses_nan_and_infinity_and_accumulates_nothing) {
   const Payload good = boundary(1);
-  value(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, good}, good));
+  value(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, good}, good));
   const base::Bytes before = sum_of(middle(), 1, 1);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     EXPECT_EQ(code_of(middle().forward(WeightVersion(0), {nullptr, boundary(bad)})), ErrorCode::not_finite);
-    EXPECT_EQ(code_of(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, boundary(bad)}, good)), ErrorCode::not_finite);
-    EXPECT_EQ(code_of(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, good}, boundary(bad))), ErrorCode::not_finite);
+    EXPECT_EQ(code_of(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, boundary(bad)}, good)), ErrorCode::not_finite);
+    EXPECT_EQ(code_of(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, good}, boundary(bad))), ErrorCode::not_finite);
   }
   EXPECT_EQ(sum_of(middle(), 1, 1), before);
 }
 
 TEST_F(StageTest, refuses_gradients_beyond_fixed64_and_accumulates_nothing) {
   const Payload good = boundary(1);
-  value(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, good}, good));
+  value(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, good}, good));
   const base::Bytes before = sum_of(middle(), 1, 1);
-  EXPECT_EQ(code_of(middle().backward(WeightVersion(0), Step(1), Attempt(1), {nullptr, good}, boundary(1e9f))), ErrorCode::out_of_range);
+  EXPECT_EQ(code_of(middle().backward(WeightVersion(0), {Step(1), Attempt(1), {}}, {nullptr, good}, boundary(1e9f))), ErrorCode::out_of_range);
   EXPECT_EQ(sum_of(middle(), 1, 1), before);
 }
 

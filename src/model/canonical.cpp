@@ -26,8 +26,11 @@ void for_each_field(Config& config, Visitor&& visit) {
   visit("model.ffn", model.ffn);
   visit("model.norm_eps", model.norm_eps);
   visit("model.rope_base", model.rope_base);
+  visit("model.rope_scaling", model.rope_scaling);
   visit("model.cut_kind", model.cut_kind);
   visit("model.cut_width", model.cut_width);
+  visit("model.token_rank", model.token_rank);
+  visit("model.token_window", model.token_window);
   visit("model.cut_after", model.cut_after);
   visit("model.seed", model.seed);
   auto& optimizer = config.optimizer;
@@ -37,6 +40,10 @@ void for_each_field(Config& config, Visitor&& visit) {
   visit("optimizer.eps", optimizer.eps);
   visit("optimizer.weight_decay", optimizer.weight_decay);
   visit("optimizer.momentum_decay", optimizer.momentum_decay);
+  visit("optimizer.muon_momentum", optimizer.muon_momentum);
+  visit("optimizer.muon_rate", optimizer.muon_rate);
+  visit("optimizer.muon_steps", optimizer.muon_steps);
+  visit("optimizer.muon_float", optimizer.muon_float);
   visit("optimizer.clip_norm", optimizer.clip_norm);
   auto& schedule = config.schedule;
   visit("schedule.kind", schedule.kind);
@@ -52,11 +59,16 @@ void for_each_field(Config& config, Visitor&& visit) {
   visit("batch.eval_microbatches", batch.eval_microbatches);
   visit("batch.eval_every", batch.eval_every);
   visit("batch.data_seed", batch.data_seed);
+  visit("numbers.compute", config.numbers.compute);
+  visit("numbers.state", config.numbers.state);
+  visit("numbers.sums", config.numbers.sums);
   visit("threads", config.threads);
 }
 
-constexpr std::string_view kCutNames[] = {"none", "resbm"};
-constexpr std::string_view kOptimizerNames[] = {"adamw", "nadam"};
+constexpr std::string_view kCutNames[] = {"none", "resbm", "resbm+tokens"};
+constexpr std::string_view kOptimizerNames[] = {"adamw", "nadam", "muon"};
+constexpr std::string_view kFloatNames[] = {"float32", "bfloat16"};
+constexpr std::string_view kSumNames[] = {"fixed64", "float32", "bfloat16"};
 constexpr std::string_view kScheduleNames[] = {"cosine", "wsd", "constant"};
 
 std::string write(double value) {
@@ -69,6 +81,8 @@ std::string write(std::uint64_t value) { return std::to_string(value); }
 std::string write(int value) { return std::to_string(value); }
 std::string write(CutKind value) { return std::string(kCutNames[static_cast<std::size_t>(value)]); }
 std::string write(OptimizerKind value) { return std::string(kOptimizerNames[static_cast<std::size_t>(value)]); }
+std::string write(FloatKind value) { return std::string(kFloatNames[static_cast<std::size_t>(value)]); }
+std::string write(SumKind value) { return std::string(kSumNames[static_cast<std::size_t>(value)]); }
 std::string write(ScheduleKind value) { return std::string(kScheduleNames[static_cast<std::size_t>(value)]); }
 std::string write(const std::vector<std::int64_t>& list) {
   std::string text;
@@ -99,6 +113,8 @@ bool read_kind(std::string_view text, const std::string_view (&names)[count], Ki
 }
 bool read(std::string_view text, CutKind& value) { return read_kind(text, kCutNames, value); }
 bool read(std::string_view text, OptimizerKind& value) { return read_kind(text, kOptimizerNames, value); }
+bool read(std::string_view text, FloatKind& value) { return read_kind(text, kFloatNames, value); }
+bool read(std::string_view text, SumKind& value) { return read_kind(text, kSumNames, value); }
 bool read(std::string_view text, ScheduleKind& value) { return read_kind(text, kScheduleNames, value); }
 bool read(std::string_view text, std::vector<std::int64_t>& list) {
   list.clear();

@@ -38,6 +38,7 @@ constexpr std::int64_t kVocabMax = 1 << 24;
 constexpr std::int64_t kDimMax = 1 << 20;
 constexpr std::int64_t kLayersMax = 1'000;  // names carry three digits
 constexpr std::int64_t kFfnMax = 1 << 22;
+constexpr std::int64_t kTokenWindowMax = 64;
 constexpr std::int64_t kStepsMax = 1'000'000'000'000;
 constexpr std::int64_t kMicrobatchTokensMax = 1 << 24;
 constexpr std::int64_t kMicrobatchesMax = 4'096;  // fixed64 sums stay inside int64 (DESIGN §5)
@@ -46,6 +47,10 @@ void check_cuts(const ModelConfig& model, bool dimensions_fine, Problems& proble
   if (model.cut_kind == CutKind::none) return;  // edges may lie after any layer: the list says nothing
   if (!dimensions_fine) return;
   problems.between<std::int64_t>("model.cut_width", model.cut_width, 1, model.dim);
+  if (model.cut_kind == CutKind::resbm_tokens) {
+    problems.between<std::int64_t>("model.token_rank", model.token_rank, 1, model.dim);
+    problems.between<std::int64_t>("model.token_window", model.token_window, 1, kTokenWindowMax);
+  }
   std::int64_t previous = -1;
   for (const std::int64_t layer : model.cut_after) {
     if (layer <= previous || layer > model.layers - 2) {
@@ -67,6 +72,7 @@ void check_model(const ModelConfig& model, Problems& problems) {
   problems.between<std::int64_t>("model.ffn", model.ffn, 1, kFfnMax);
   problems.between<double>("model.norm_eps", model.norm_eps, 1e-12, 1.0);
   problems.between<double>("model.rope_base", model.rope_base, 1.0, 1e12);
+  problems.between<double>("model.rope_scaling", model.rope_scaling, 1.0, 1e6);
   if (dim && heads) {
     problems.unless(model.dim % (2 * model.heads) == 0,
                     "model.dim must be a multiple of twice model.heads (RoPE turns pairs inside a head), not " +
@@ -87,6 +93,11 @@ void check_optimizer(const OptimizerConfig& optimizer, Problems& problems) {
   problems.between<double>("optimizer.eps", optimizer.eps, 1e-30, 1.0);
   problems.between<double>("optimizer.weight_decay", optimizer.weight_decay, 0.0, 1e3);
   problems.between<double>("optimizer.momentum_decay", optimizer.momentum_decay, 0.0, 1e3);
+  if (optimizer.kind == OptimizerKind::muon) {
+    problems.between<double>("optimizer.muon_momentum", optimizer.muon_momentum, 0.0, below_one);
+    problems.between<double>("optimizer.muon_rate", optimizer.muon_rate, 0.0, 1e6);
+    problems.between<std::int64_t>("optimizer.muon_steps", optimizer.muon_steps, 1, 100);
+  }
   problems.between<double>("optimizer.clip_norm", optimizer.clip_norm, 0.0, 1e30);
 }
 
@@ -114,6 +125,11 @@ void check_batch(const BatchConfig& batch, Problems& problems) {
   problems.between<std::int64_t>("batch.eval_every", batch.eval_every, 0, kStepsMax);
 }
 
+void check_numbers(const NumberConfig& numbers, Problems& problems) {
+  problems.unless(numbers.state == FloatKind::float32 || numbers.compute == FloatKind::bfloat16,
+                  "numbers.state = bfloat16 keeps no more of a weight than is computed with: it needs numbers.compute = bfloat16");
+}
+
 }  // namespace
 
 std::vector<std::string> problems(const TrainConfig& config) {
@@ -122,6 +138,7 @@ std::vector<std::string> problems(const TrainConfig& config) {
   check_optimizer(config.optimizer, found);
   check_schedule(config.schedule, found);
   check_batch(config.batch, found);
+  check_numbers(config.numbers, found);
   found.between<std::int64_t>("threads", config.threads, 1, 1'024);
   return found.take();
 }

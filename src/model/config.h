@@ -16,9 +16,19 @@ namespace stagecoach::model {
 
 /// How the boundary tensor of a cut is made. Cuts belong to the model, not to the layout (DESIGN §5).
 enum class CutKind : std::uint8_t {
-  none,   // the residual stream itself crosses: K = D
-  resbm,  // the residual bottleneck of arXiv 2604.11947 in the form of the reference §2.2: K = cut_width
+  none,          // the residual stream itself crosses: K = D
+  resbm,         // the residual bottleneck of arXiv 2604.11947 in the form of the reference §2.2: K = cut_width
+  resbm_tokens,  // the same, and the receiver adds its own narrow view of the last tokens, which travel anyway
 };
+
+/// What numbers are stored and multiplied in.
+enum class FloatKind : std::uint8_t { float32, bfloat16 };
+constexpr std::int64_t bytes_of(FloatKind kind) { return kind == FloatKind::float32 ? 4 : 2; }
+
+/// What a step's gradients are summed in. Only fixed64 sums do not depend on order or owner (DESIGN §5); the others are for
+/// models too large for 8 bytes a parameter, and promise equality of replicas but not of runs.
+enum class SumKind : std::uint8_t { fixed64, float32, bfloat16 };
+constexpr std::int64_t bytes_of(SumKind kind) { return kind == SumKind::fixed64 ? 8 : kind == SumKind::float32 ? 4 : 2; }
 
 /// A Llama-3.2-type decoder: pre-norm RMSNorm, grouped-query attention, RoPE (rotate-half), SwiGLU, no biases, untied head.
 struct ModelConfig {
@@ -30,8 +40,11 @@ struct ModelConfig {
   std::int64_t ffn = 448;          // SwiGLU width
   double norm_eps = 1e-5;
   double rope_base = 500'000.0;
+  double rope_scaling = 1.0;       // Llama 3's slowing of low frequencies for long contexts, by this factor; 1 = none
   CutKind cut_kind = CutKind::resbm;
-  std::int64_t cut_width = 32;                // K of every resbm cut; K = D is a plain block
+  std::int64_t cut_width = 32;                // K of every bottleneck; K = D is a plain block
+  std::int64_t token_rank = 32;               // r, resbm+tokens: width of the receiver's own token embedding
+  std::int64_t token_window = 4;              // w, resbm+tokens: how many of the last tokens, its own included, it sees
   std::vector<std::int64_t> cut_after = {0, 1, 2};  // the cut lies between layer i and layer i + 1; ascending
   std::uint64_t seed = 42;
 
@@ -39,14 +52,17 @@ struct ModelConfig {
   std::int64_t head_width() const { return dim / heads; }
   /// True where a cut lies between layer `layer` and layer `layer + 1`.
   bool cut_follows(std::int64_t layer) const;
-  /// Width of the tensor that crosses after `layer`: cut_width at a resbm cut, dim elsewhere.
+  /// Width of the tensor that crosses after `layer`: cut_width at a bottleneck, dim elsewhere.
   std::int64_t boundary_width(std::int64_t layer) const;
-  bool bottleneck_follows(std::int64_t layer) const { return cut_follows(layer) && cut_kind == CutKind::resbm && cut_width < dim; }
+  bool bottleneck_follows(std::int64_t layer) const { return cut_follows(layer) && cut_kind != CutKind::none && cut_width < dim; }
+  /// True where the first thing that `layer` does is to widen a bottleneck's tensor with a view of the tokens beside it.
+  bool sees_tokens(std::int64_t layer) const { return layer > 0 && cut_kind == CutKind::resbm_tokens && bottleneck_follows(layer - 1); }
 };
 
-enum class OptimizerKind : std::uint8_t { adamw, nadam };
+enum class OptimizerKind : std::uint8_t { adamw, nadam, muon };
 
-/// Decoupled weight decay in both; NAdam as in torch.optim.NAdam (momentum_decay) with decoupled decay.
+/// Decoupled weight decay in all; NAdam as in torch.optim.NAdam (momentum_decay) with decoupled decay; Muon as in
+/// torch.optim.Muon for the tensors that model::update_rule names, AdamW for the others.
 struct OptimizerConfig {
   OptimizerKind kind = OptimizerKind::adamw;
   double beta1 = 0.9;
@@ -54,6 +70,10 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;    // matrices only: norms are not decayed
   double momentum_decay = 0.004;  // NAdam
+  double muon_momentum = 0.95;    // Nesterov momentum
+  double muon_rate = 7.0;         // a Muon tensor's learning rate, as a multiple of the schedule's
+  std::int64_t muon_steps = 5;    // Newton–Schulz iterations
+  FloatKind muon_float = FloatKind::bfloat16;  // what they are computed in
   double clip_norm = 1.0;       // global L2 norm over all stages; 0 = no clipping
 
   bool operator==(const OptimizerConfig&) const = default;
@@ -85,7 +105,17 @@ struct BatchConfig {
   std::uint64_t data_seed = 1;      // of the permutation of windows
 
   bool operator==(const BatchConfig&) const = default;
-  std::int64_t tokens_per_step() const { return sequences * tokens * microbatches; }
+  std::int64_t tokens_per_microbatch() const { return sequences * tokens; }
+  std::int64_t tokens_per_step() const { return tokens_per_microbatch() * microbatches; }
+};
+
+/// What the arithmetic of a stage is done and kept in.
+struct NumberConfig {
+  FloatKind compute = FloatKind::float32;  // activations, their gradients, boundary tensors, and the weights multiplied with
+  FloatKind state = FloatKind::float32;    // weights between steps and the optimizer's moments; bfloat16 needs compute bfloat16
+  SumKind sums = SumKind::fixed64;
+
+  bool operator==(const NumberConfig&) const = default;
 };
 
 /// Everything that changes the mathematics: its canonical text is what ConfigId hashes. Replicas, paths, addresses are not here.
@@ -94,9 +124,14 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   BatchConfig batch;
+  NumberConfig numbers;
   int threads = 1;  // of the compute thread's kernels: part of the numerics class
 
   bool operator==(const TrainConfig&) const = default;
+  /// Bytes of the boundary tensor of one microbatch after `layer`, and of its gradient.
+  std::int64_t boundary_bytes(std::int64_t layer) const {
+    return batch.tokens_per_microbatch() * model.boundary_width(layer) * bytes_of(numbers.compute);
+  }
 };
 
 /// Layers [first, last) in one stage. The first stage also embeds, the last also has the final norm, the head and the loss.

@@ -138,7 +138,8 @@ TEST(Plan, evaluates_before_the_steps_that_follow_a_multiple_and_after_the_last)
 TEST(Problems, finds_none_in_the_defaults_and_in_orion) {
   TrainConfig config;
   EXPECT_THAT(problems(config), IsEmpty());
-  config.model = ModelConfig{128'256, 9'216, 90, 72, 8, 32'256, 1e-5, 500'000.0, CutKind::resbm, 144, {3, 9, 15}, 42};
+  config.model = ModelConfig{.vocab = 128'256, .dim = 9'216, .layers = 90, .heads = 72, .kv_heads = 8, .ffn = 32'256,
+                             .cut_width = 144, .cut_after = {3, 9, 15}};
   EXPECT_THAT(problems(config), IsEmpty());
 }
 

@@ -39,6 +39,10 @@ void add_block(const ModelConfig& model, std::int64_t layer, ParameterList& list
   list.add(prefix + "ffn.w2", {model.ffn, dim}, layer);
   list.add(prefix + "ffn.w3", {dim, model.ffn}, layer);
   if (layer > 0 && model.bottleneck_follows(layer - 1)) list.add(prefix + "cut.decode", {dim, model.cut_width}, layer);
+  if (model.sees_tokens(layer)) {
+    list.add(prefix + "cut.token_embed", {model.vocab, model.token_rank}, layer);
+    list.add(prefix + "cut.token_mix", {dim, model.token_window * model.token_rank}, layer);
+  }
   if (model.bottleneck_follows(layer)) list.add(prefix + "cut.encode", {model.cut_width, dim}, layer);
 }
 
@@ -61,6 +65,17 @@ std::vector<ParameterInfo> parameters(const ModelConfig& model, const StageRange
     if (embedding || head || (info.layer >= range.first && info.layer < range.last)) out.push_back(std::move(info));
   }
   return out;
+}
+
+UpdateRule update_rule(const OptimizerConfig& optimizer, const ParameterInfo& parameter) {
+  const bool hidden_matrix = parameter.shape.size() == 2 && parameter.name.starts_with("blocks.") &&
+                             !parameter.name.ends_with(".cut.token_embed");
+  return optimizer.kind == OptimizerKind::muon && hidden_matrix ? UpdateRule::muon : UpdateRule::adam;
+}
+
+std::vector<std::string_view> moment_prefixes(UpdateRule rule) {
+  if (rule == UpdateRule::muon) return {kMomentumPrefix};
+  return {kMomentPrefix, kSecondMomentPrefix};
 }
 
 std::int64_t ParameterInfo::elements() const {

@@ -8,7 +8,8 @@ namespace stagecoach::model {
 namespace {
 
 ModelConfig llama(std::int64_t dim, std::int64_t layers, std::int64_t heads, std::int64_t ffn) {
-  return ModelConfig{128'256, dim, layers, heads, 8, ffn, 1e-5, 500'000.0, CutKind::none, 1, {}, 42};
+  return ModelConfig{.vocab = 128'256, .dim = dim, .layers = layers, .heads = heads, .kv_heads = 8, .ffn = ffn,
+                     .cut_kind = CutKind::none, .cut_after = {}};
 }
 
 TEST(Parameters, count_the_published_models) {

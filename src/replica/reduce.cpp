@@ -10,9 +10,9 @@ using base::Payload;
 using base::PeerId;
 using base::ShardIndex;
 
-std::uint64_t shard_count(std::int64_t elements, std::uint64_t members) {
-  if (elements <= 0 || members == 0) return 0;
-  const std::int64_t per_member = (elements * 8 + static_cast<std::int64_t>(members) - 1) / static_cast<std::int64_t>(members);
+std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members) {
+  if (bytes <= 0 || members == 0) return 0;
+  const std::int64_t per_member = (bytes + static_cast<std::int64_t>(members) - 1) / static_cast<std::int64_t>(members);
   const std::int64_t rounds = (per_member + kShardBytesMax - 1) / kShardBytesMax;
   return members * static_cast<std::uint64_t>(std::max<std::int64_t>(rounds, 1));
 }
@@ -27,7 +27,7 @@ Slice slice_of(std::int64_t elements, std::uint64_t shards, ShardIndex shard) {
 
 Reduce::Reduce(Options options) : options_(std::move(options)) {
   CHECK(is_member(options_.self), "only a member of the view reduces in it");
-  shards_ = shard_count(options_.elements, options_.members.size());
+  shards_ = shard_count(options_.elements * options_.element_bytes, options_.members.size());
 }
 
 const PeerId& Reduce::owner(ShardIndex shard) const { return options_.members[shard.value() % options_.members.size()]; }
@@ -88,7 +88,7 @@ Actions Reduce::part_from(const PeerId& member, ShardIndex shard, Payload sums) 
 
 void Reduce::contribute(const PeerId& member, ShardIndex shard, Payload sums, Actions& out) {
   const Slice range = slice(shard);
-  if (!sums || sums->size() != static_cast<std::size_t>(range.last - range.first) * 8) {
+  if (!sums || sums->size() != static_cast<std::size_t>((range.last - range.first) * options_.element_bytes)) {
     out.push_back(Broken{"a contribution for shard " + std::to_string(shard.value()) + " has the wrong length"});
     return;
   }
@@ -117,7 +117,7 @@ Actions Reduce::sum_from(const PeerId& member, ShardIndex shard, Payload sums) {
   Actions out;
   const Slice range = shard.value() < shards_ ? slice(shard) : Slice{};
   if (shard.value() >= shards_ || owner(shard) != member || member == options_.self || !sums ||
-      sums->size() != static_cast<std::size_t>(range.last - range.first) * 8) {
+      sums->size() != static_cast<std::size_t>((range.last - range.first) * options_.element_bytes)) {
     out.push_back(Broken{"a sum of shard " + std::to_string(shard.value()) + " came from the wrong worker or in the wrong length"});
     return out;
   }

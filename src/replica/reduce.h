@@ -32,14 +32,14 @@ struct Slice {
 /// Shards are at most this long on the wire, so that a reduce never delays a boundary tensor by more than one of them.
 inline constexpr std::int64_t kShardBytesMax = 16 << 20;
 
-/// How many shards R members use for `elements` int64 sums: a multiple of R.
-std::uint64_t shard_count(std::int64_t elements, std::uint64_t members);
+/// How many shards R members use for sums of so many bytes: a multiple of R.
+std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members);
 Slice slice_of(std::int64_t elements, std::uint64_t shards, base::ShardIndex shard);
 
 // What the worker must do next.
 struct ReadShard { base::ShardIndex shard; Slice slice; };                       // from its accumulator, then shard_read()
 struct SendPart { base::PeerId to; base::ShardIndex shard; base::Payload sums; };
-struct AddParts { base::ShardIndex shard; std::vector<base::Payload> parts; };   // as uint64 modulo 2^64, then parts_added()
+struct AddParts { base::ShardIndex shard; std::vector<base::Payload> parts; };   // in this order, then parts_added()
 struct SendSum { base::PeerId to; base::ShardIndex shard; base::Payload sums; };
 struct Whole {};                                                                 // sums() is complete
 struct Broken { std::string text; };                                             // the books do not add up: attempt + 1
@@ -52,6 +52,7 @@ class Reduce {
     std::vector<base::PeerId> members;  // in view order
     base::PeerId self;
     std::int64_t elements = 0;          // 0 = nothing to sum: whole as soon as the bitmaps are complete
+    std::int64_t element_bytes = 8;     // of numbers.sums
     std::uint64_t bits = 0;             // of a bitmap
     std::uint64_t required = 0;         // the bitmaps are complete when their union has this many bits
   };

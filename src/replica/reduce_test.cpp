@@ -114,7 +114,7 @@ class Group {
 TEST(Shards, CoverEverythingOnce) {
   for (const std::int64_t elements : {1ll, 2ll, 11ll, 1000ll, (kShardBytesMax / 8) * 5ll + 3, 12'345'678ll}) {
     for (std::uint64_t members = 1; members <= 5; ++members) {
-      const std::uint64_t shards = shard_count(elements, members);
+      const std::uint64_t shards = shard_count(elements * 8, members);
       EXPECT_EQ(shards % members, 0u);
       std::int64_t at = 0;
       for (std::uint64_t k = 0; k < shards; ++k) {

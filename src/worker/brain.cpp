@@ -115,9 +115,9 @@ void Brain::dispatch_compute() {
     ready.erase(ready.begin());
     const Microbatch& mb = books_.at(step).microbatches[m.value()];
     const base::WeightVersion version = window_->version_for(step, m);
-    if (!backward) issue(Forward{version, mb.input}, step, m, {});
+    if (!backward) issue(Forward{version, step, attempt_, m, !evaluates(step, m), mb.input}, step, m, {});
     else if (evaluates(step, m)) issue(Evaluate{version, mb.input}, step, m, {});
-    else issue(Backward{version, step, attempt_, mb.input, mb.output_gradient}, step, m, {});
+    else issue(Backward{version, step, attempt_, m, mb.input, mb.output_gradient}, step, m, {});
   }
 }
 

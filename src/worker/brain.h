@@ -33,6 +33,7 @@ namespace stagecoach::worker {
 /// The world has done what Prepare asked: state and shards are here, the device holds the assigned version.
 struct PrepareDone {
   std::int64_t elements = 0;         // of the stage's flat gradient
+  std::int64_t element_bytes = 8;    // of its sums
   std::size_t token_bytes = 0;       // of a microbatch's token ids
   std::size_t input_bytes = 0;       // of a boundary tensor into this stage; 0 at the head
   std::size_t output_bytes = 0;      // of a boundary tensor out of it; 0 at the tail

@@ -36,6 +36,7 @@ StepBooks& Brain::open_step(Step step) {
   for (const auto& member : views_.at(stage_).members) options.members.push_back(member.peer);
   options.self = options_.self;
   options.elements = window_->commit_applies(books.plan) ? ready_.elements : 0;
+  options.element_bytes = ready_.element_bytes;
   options.bits = total;
   options.required = window_->closes_at(books.plan, tail());
   books.reduce = std::make_unique<replica::Reduce>(std::move(options));

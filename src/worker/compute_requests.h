@@ -33,12 +33,20 @@ struct Input {
   base::Payload boundary;       // null at the head
 };
 
-struct Forward { base::WeightVersion version; Input input; };
+struct Forward {
+  base::WeightVersion version;
+  base::Step step;
+  base::Attempt attempt;
+  base::MicrobatchIndex index;
+  bool backward_follows = true;  // false for a microbatch that is only evaluated
+  Input input;
+};
 struct Evaluate { base::WeightVersion version; Input input; };
 struct Backward {
   base::WeightVersion version;
   base::Step step;
   base::Attempt attempt;
+  base::MicrobatchIndex index;
   Input input;
   base::Payload output_gradient;  // null at the tail
 };

@@ -73,7 +73,7 @@ class Worker {
     }
     return v;
   }
-  PrepareDone prepared() const { return {4, kTensorBytes, stage_ == 0 ? 0 : kTensorBytes, stage_ == 2 ? 0 : kTensorBytes, "cpu", {}}; }
+  PrepareDone prepared() const { return {4, 8, kTensorBytes, stage_ == 0 ? 0 : kTensorBytes, stage_ == 2 ? 0 : kTensorBytes, "cpu", {}}; }
   void assigned() {
     up(kCoordinator);
     say(kCoordinator, assign());

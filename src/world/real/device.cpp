@@ -18,7 +18,7 @@ Result<worker::PrepareDone> Device::prepare(const Setup& setup) {
   auto library = compute::open_library(options_.library);
   if (!library) return library.error();
   const model::StageRange range = setup.split.at(setup.stage);
-  auto stage = (*library)->make_stage({setup.config, range, options_.device, setup.versions_kept});
+  auto stage = (*library)->make_stage({setup.config, range, options_.device, setup.versions_kept, options_.recompute, options_.kept_bytes_max});
   if (!stage) return stage.error().within("the device \"" + options_.device + "\"");
   stage_ = std::move(*stage);
   if (setup.version.value() > 0) {
@@ -38,11 +38,10 @@ Result<worker::PrepareDone> Device::prepare(const Setup& setup) {
     cutter_.emplace(std::move(*cutter));
   }
   const auto& batch = setup.config.batch;
-  const auto boundary = [&](std::int64_t layer) {
-    return static_cast<std::size_t>(batch.sequences * batch.tokens * setup.config.model.boundary_width(layer)) * 4;
-  };
+  const auto boundary = [&](std::int64_t layer) { return static_cast<std::size_t>(setup.config.boundary_bytes(layer)); };
   worker::PrepareDone done;
   done.elements = stage_->elements();
+  done.element_bytes = model::bytes_of(setup.config.numbers.sums);
   done.token_bytes = static_cast<std::size_t>(batch.sequences * (batch.tokens + 1)) * 4;
   done.input_bytes = setup.stage == 0 ? 0 : boundary(range.first - 1);
   done.output_bytes = setup.stage + 1 == setup.split.size() ? 0 : boundary(range.last - 1);
@@ -70,7 +69,9 @@ Result<ComputeResult> Device::run_one(const worker::Forward& request) {
   ComputeResult result;
   auto in = input(request.input, result);
   if (!in) return in.error();
-  auto boundary = stage_->forward(request.version, *in);
+  std::optional<compute::MicrobatchName> name;
+  if (request.backward_follows) name = {request.step, request.attempt, request.index};
+  auto boundary = stage_->forward(request.version, *in, name);
   if (!boundary) return boundary.error();
   result.payload = std::move(*boundary);
   return result;
@@ -90,7 +91,7 @@ Result<ComputeResult> Device::run_one(const worker::Backward& request) {
   ComputeResult result;
   auto in = input(request.input, result);
   if (!in) return in.error();
-  auto out = stage_->backward(request.version, request.step, request.attempt, *in, request.output_gradient);
+  auto out = stage_->backward(request.version, {request.step, request.attempt, request.index}, *in, request.output_gradient);
   if (!out) return out.error();
   result.payload = std::move(out->input_gradient);
   result.loss_sum = out->loss_sum;
@@ -106,21 +107,10 @@ Result<ComputeResult> Device::run_one(const worker::ReadSum& request) {
 }
 
 Result<ComputeResult> Device::run_one(const worker::AddParts& request) {
-  // Integers modulo 2^64: the sum does not depend on the order (DESIGN §5).
-  base::Bytes total = *request.parts.at(0);
-  for (std::size_t i = 1; i < request.parts.size(); ++i) {
-    const base::Bytes& part = *request.parts[i];
-    if (part.size() != total.size()) return Error{ErrorCode::internal, "contributions of different lengths"};
-    for (std::size_t at = 0; at + 8 <= total.size(); at += 8) {
-      std::uint64_t a = 0, b = 0;
-      std::memcpy(&a, total.data() + at, 8);
-      std::memcpy(&b, part.data() + at, 8);
-      a += b;
-      std::memcpy(total.data() + at, &a, 8);
-    }
-  }
+  auto total = stage_->add_parts(request.parts);
+  if (!total) return total.error();
   ComputeResult result;
-  result.payload = base::make_payload(std::move(total));
+  result.payload = std::move(*total);
   return result;
 }
 

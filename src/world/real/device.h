@@ -2,8 +2,7 @@
 //
 // In:      worker::ComputeRequest values and a stage that was opened. Out: worker::ComputeResult values or errors.
 // Thread:  compute. Made on the loop thread, used on the compute thread only.
-// Why:     the one place where the words of the brain meet the words of torch's seam; it does no arithmetic of its own but sums
-//          of integers.
+// Why:     the one place where the words of the brain meet the words of torch's seam; it does no arithmetic of its own.
 #pragma once
 
 #include <memory>
@@ -22,6 +21,8 @@ class Device {
   struct Options {
     std::string library;  // path of libstagecoach_compute
     std::string device;   // "cpu", "cuda", "mps", "auto"
+    compute::Recompute recompute = compute::Recompute::automatic;
+    std::int64_t kept_bytes_max = 0;  // as in compute::StageOptions
   };
 
   /// What Prepare asks for, once state and shards are in local files.

@@ -24,7 +24,7 @@ void World::run_worker_effects(Node node, worker::Effects effects) {
       w.stage = prepare->assign.stage.value();
       w.device = std::make_unique<ProvenanceStage>(config_, w.stage, options_.stages);
       const bool head = w.stage == 0, tail = w.stage + 1 == options_.stages;
-      worker::PrepareDone done{kProvenanceElements, kProvenanceBytes, head ? 0 : kProvenanceBytes, tail ? 0 : kProvenanceBytes,
+      worker::PrepareDone done{kProvenanceElements, 8, kProvenanceBytes, head ? 0 : kProvenanceBytes, tail ? 0 : kProvenanceBytes,
                                "provenance", std::nullopt};
       timeline_.at(timeline_.now() + Duration::milliseconds(50),
                    [this, node, done] { network_.for_node(node, [this, node, done] { deliver_worker(node, done, "prepared"); }); });
