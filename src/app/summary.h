@@ -22,7 +22,7 @@ struct BoundaryBytes {
   std::uint64_t bytes_without_cut = 0;  // as it would be at the model's full width
 };
 
-/// The boundaries between the stages of `split`, float32 on the wire: B·S·K·4 bytes against B·S·D·4.
+/// The boundaries between the stages of `split`, B·S·K numbers of numbers.compute against B·S·D.
 std::vector<BoundaryBytes> boundary_bytes(const model::TrainConfig& config, const model::Split& split);
 
 struct RunSummary {

@@ -9,7 +9,7 @@
 
 #include "app/local_workers.h"
 #include "app/network.h"
-#include "app/summary.h"
+#include "app/run_report.h"
 #include "app/unsplit.h"
 #include "app/view_thread.h"
 #include "base/files.h"
@@ -80,9 +80,9 @@ void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::
                ViewThread& view) {
   const auto& t = folder.settings.train;
   view.say("run       " + folder.path.string() + (folder.resumed ? " (resumed at step " + std::to_string(node.first_step().value()) + ")" : ""));
-  view.say("model     " + std::to_string(t.model.layers) + " layers of width " + std::to_string(t.model.dim) + " in " +
-           std::to_string(folder.split.size()) + " stages x " + std::to_string(folder.settings.replicas) + " replicas, " +
-           std::to_string(t.schedule.steps) + " steps of " + std::to_string(t.batch.tokens_per_step()) + " tokens");
+  view.say("model     " + model_line(folder) + " in " + std::to_string(folder.split.size()) + " stages x " +
+           std::to_string(folder.settings.replicas) + " replicas, " + std::to_string(t.schedule.steps) + " steps of " +
+           std::to_string(t.batch.tokens_per_step()) + " tokens");
   view.say("data      " + folder.shards.string() + (folder.shards_reused ? " (cut before)" : " (cut now)"));
   for (const auto& finding : node.findings()) view.say("note      " + finding);
   if (options.start_workers) {
@@ -96,31 +96,6 @@ void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::
 
 std::string continue_command(const RunFolder& folder, const TrainOptions& options) {
   return std::string("./stagecoach ") + (options.start_workers ? "train" : "coordinate") + " --resume " + shell_word(folder.path.string());
-}
-
-RunSummary summarize(const RunFolder& folder, const TrainOptions& options, const observe::RunStatus& status, double seconds, std::uint64_t tokens) {
-  RunSummary summary;
-  summary.finished = status.step >= status.steps;
-  summary.run_dir = folder.path.string();
-  summary.step = static_cast<std::int64_t>(status.step);
-  summary.steps = static_cast<std::int64_t>(status.steps);
-  summary.train_loss = status.train_loss_smoothed ? status.train_loss_smoothed : status.train_loss;
-  if (status.validation_loss) summary.validation_loss = status.validation_loss->nats_per_token;
-  if (const auto entropies = entropies_of(folder)) {
-    summary.unigram_entropy = entropies->unigram;
-    summary.bigram_entropy = entropies->bigram;
-    summary.trigram_entropy = entropies->trigram;
-  }
-  summary.tokens = tokens;
-  summary.seconds = seconds;
-  summary.boundaries = boundary_bytes(folder.settings.train, folder.split);
-  summary.microbatches_per_step = folder.settings.train.batch.microbatches;
-  if (status.checkpoint) {
-    summary.checkpoint = status.checkpoint->path;
-    summary.generate_command = "./stagecoach generate " + shell_word(folder.path.string()) + " --prompt " + shell_word("In the beginning");
-  }
-  if (!summary.finished) summary.continue_command = continue_command(folder, options);
-  return summary;
 }
 
 Result<void> write_link(const fs::path& path, const std::string& link) {
@@ -177,7 +152,8 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
     if (code != kSameAgainCode) std::cerr << "            continue with: " << continue_command(folder, options) << "\n";
     return code;
   }
-  RunSummary summary = summarize(folder, options, status, status.elapsed_s, status.tokens - first_tokens);
+  RunSummary summary = summarize(folder, status, status.elapsed_s, status.tokens - first_tokens);
+  if (!summary.finished) summary.continue_command = continue_command(folder, options);
   summary.workers_lost = static_cast<std::int64_t>((*node)->workers_lost());
   summary.attempts_voided = (*node)->attempts() > 0 ? static_cast<std::int64_t>((*node)->attempts()) - 1 : 0;
   std::cout << summary_text(summary) << std::flush;
@@ -194,7 +170,7 @@ int run_train(const TrainOptions& options) {
   }
   auto folder = open_run_folder(options.request, loaded.settings);
   if (!folder) return complain(folder.error());
-  return options.unsplit ? run_unsplit(*folder) : coordinate(options, *folder);
+  return options.unsplit ? run_unsplit(*folder, options.plain) : coordinate(options, *folder);
 }
 
 }  // namespace stagecoach::app

@@ -1,11 +1,15 @@
 #include "app/unsplit.h"
 
+#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <iostream>
 
 #include "app/generate.h"
+#include "app/run_report.h"
+#include "app/view_thread.h"
 #include "observe/event.h"
+#include "observe/progress.h"
 #include "store/checkpoint.h"
 #include "world/real/device.h"
 
@@ -23,9 +27,20 @@ constexpr base::Attempt kAttempt(1);
 /// One machine doing the whole of a run, in microbatch order.
 class Unsplit {
  public:
-  explicit Unsplit(const RunFolder& folder) : folder_(folder), config_(folder.settings.train), device_({library_beside_program(), folder.settings.device, folder.settings.recompute, folder.settings.kept_bytes}) {}
+  Unsplit(const RunFolder& folder, bool plain)
+      : folder_(folder),
+        config_(folder.settings.train),
+        view_({1, static_cast<std::uint64_t>(folder.settings.print_every), plain}),
+        progress_(static_cast<std::uint64_t>(config_.schedule.steps), 0, config_.batch.tokens_per_step()),
+        device_({library_beside_program(), folder.settings.device, folder.settings.recompute, folder.settings.kept_bytes}) {}
 
   Result<void> run() {
+    const auto began = std::chrono::steady_clock::now();
+    const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(); };
+    view_.say("run       " + folder_.path.string());
+    view_.say("model     " + model_line(folder_) + " in one process, " + std::to_string(config_.schedule.steps) + " steps of " +
+              std::to_string(config_.batch.tokens_per_step()) + " tokens");
+    view_.say("data      " + folder_.shards.string() + (folder_.shards_reused ? " (cut before)" : " (cut now)"));
     Device::Setup setup;
     setup.config = config_;
     setup.split = {{0, config_.model.layers}};
@@ -39,12 +54,24 @@ class Unsplit {
     for (Step step(1); step <= model::final_step(config_); step = step.next()) {
       RETURN_IF_ERROR(run_step(step, *events));
       RETURN_IF_ERROR(events->flush());
+      show(step, elapsed());
       if (step.value() == static_cast<std::uint64_t>(config_.schedule.steps)) RETURN_IF_ERROR(save(step));
     }
+    view_.close(base::Duration::milliseconds(500));
+    RunSummary summary = summarize(folder_, status_, status_.elapsed_s, status_.tokens);
+    summary.boundaries.clear();  // nothing crosses anything
+    std::cout << summary_text(summary) << std::flush;
     return {};
   }
 
  private:
+  void show(Step step, double elapsed_s) {
+    progress_.fill(status_);
+    status_.elapsed_s = elapsed_s;
+    status_.phase = step == model::final_step(config_) ? observe::Phase::finished : observe::Phase::training;
+    view_.show(status_);
+  }
+
   Result<void> run_step(Step step, observe::EventLog& events) {
     const auto plan = model::plan_of(config_, step);
     const base::WeightVersion version(step.value() - 1);
@@ -95,13 +122,13 @@ class Unsplit {
     if (plan.train > 0) {
       const double loss = train / (tokens * static_cast<double>(plan.train));
       RETURN_IF_ERROR(events.append(observe::step_committed(now_ms, step.value(), kAttempt.value(), loss, norm)));
-      if (step.value() % static_cast<std::uint64_t>(folder_.settings.print_every) == 0)
-        std::cout << "step " << step.value() << " loss " << loss << std::endl;
+      const auto now = std::chrono::steady_clock::now().time_since_epoch();
+      progress_.trained(step.value(), loss, base::Instant() + base::Duration::nanoseconds(std::chrono::nanoseconds(now).count()));
     }
     if (plan.eval > 0) {
       const double loss = eval / (tokens * static_cast<double>(plan.eval));
       RETURN_IF_ERROR(events.append(observe::evaluated(now_ms, step.value() - 1, loss)));
-      std::cout << "validation after step " << step.value() - 1 << ": " << loss << std::endl;
+      progress_.evaluated(step.value() - 1, loss);
     }
     return {};
   }
@@ -116,12 +143,15 @@ class Unsplit {
     RETURN_IF_ERROR(writer->add_stage_file(base::StageIndex(0), state->state));
     auto path = writer->commit();
     if (!path) return path.error();
-    std::cout << "checkpoint " << path->string() << std::endl;
+    status_.checkpoint = observe::CheckpointStatus{step.value(), path->string()};
     return {};
   }
 
   const RunFolder& folder_;
   const model::TrainConfig& config_;
+  ViewThread view_;
+  observe::Progress progress_;
+  observe::RunStatus status_;
   Device device_;
   std::int64_t elements_ = 0;
   std::string numerics_class_;
@@ -129,12 +159,12 @@ class Unsplit {
 
 }  // namespace
 
-int run_unsplit(const RunFolder& folder) {
+int run_unsplit(const RunFolder& folder, bool plain) {
   if (folder.resumed) {
     std::cerr << "stagecoach: an unsplit reference runs from its start: give it a new folder\n";
     return 1;
   }
-  const auto done = Unsplit(folder).run();
+  const auto done = Unsplit(folder, plain).run();
   if (done.ok()) return 0;
   std::cerr << "stagecoach: " << done.error().message << "\n";
   return 1;

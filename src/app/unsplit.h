@@ -10,6 +10,6 @@
 namespace stagecoach::app {
 
 /// Trains all steps from the seeded start. 0 = finished. A reference is short: it does not resume.
-int run_unsplit(const RunFolder& folder);
+int run_unsplit(const RunFolder& folder, bool plain);
 
 }  // namespace stagecoach::app

@@ -8,14 +8,13 @@ namespace stagecoach::world::real {
 using base::Instant;
 
 namespace {
-constexpr std::size_t kRecentSteps = 32;      // the rate is that of the last steps
-constexpr double kSmoothing = 0.95;
 constexpr double kWaitWorthALine_s = 2.0;
 std::string short_id(const base::PeerId& peer) { return peer.short_hex(); }
 }  // namespace
 
 StatusBoard::StatusBoard(const fleet::Options& options, std::string name, Instant now, std::int64_t unix_ms)
-    : tokens_per_step_(options.config.batch.tokens_per_step()), started_(now) {
+    : progress_(static_cast<std::uint64_t>(options.config.schedule.steps), options.committed.value(), options.config.batch.tokens_per_step()),
+      started_(now) {
   status_.run_id = [&] {
     static constexpr char kDigits[] = "0123456789abcdef";
     std::string text;
@@ -25,28 +24,15 @@ StatusBoard::StatusBoard(const fleet::Options& options, std::string name, Instan
   status_.config_id = options.config_id.short_hex(16);
   status_.name = std::move(name);
   status_.term = options.term.value();
-  status_.steps = static_cast<std::uint64_t>(options.config.schedule.steps);
-  status_.step = std::min<std::uint64_t>(options.committed.value(), status_.steps);
-  status_.tokens = status_.step * static_cast<std::uint64_t>(tokens_per_step_);
+  progress_.fill(status_);
   status_.started_unix_ms = unix_ms;
 }
 
 void StatusBoard::on_committed(const fleet::StepCommitted& step, Instant now) {
-  if (step.eval_loss) {
-    // The validation losses of step t are those of the weights before it.
-    status_.validation_loss = observe::LossPoint{step.step.value() - 1, *step.eval_loss};
-    observe::add_point(status_.validation_history, *status_.validation_loss);
-  }
-  if (std::isnan(step.train_loss)) return;  // the step after the last only evaluates
-  status_.step = step.step.value();
-  status_.tokens = status_.step * static_cast<std::uint64_t>(tokens_per_step_);
-  status_.train_loss = step.train_loss;
-  status_.train_loss_smoothed = status_.train_loss_smoothed
-                                    ? kSmoothing * *status_.train_loss_smoothed + (1 - kSmoothing) * step.train_loss
-                                    : step.train_loss;
-  observe::add_point(status_.train_history, {step.step.value(), step.train_loss});
-  recent_.emplace_back(now, step.step.value());
-  if (recent_.size() > kRecentSteps) recent_.pop_front();
+  // The validation losses of step t are those of the weights before it.
+  if (step.eval_loss) progress_.evaluated(step.step.value() - 1, *step.eval_loss);
+  if (!std::isnan(step.train_loss)) progress_.trained(step.step.value(), step.train_loss, now);  // the last one only evaluates
+  progress_.fill(status_);
 }
 
 std::vector<observe::Event> StatusBoard::on(const fleet::Happening& happening, const fleet::Brain& brain, Instant now,
@@ -145,12 +131,6 @@ observe::RunStatus StatusBoard::status(const fleet::Brain& brain, const RoundTri
                  : brain.saving()     ? observe::Phase::saving
                                       : observe::Phase::training;
   status.elapsed_s = (now - started_).seconds_f64();
-  if (recent_.size() >= 2) {
-    const double seconds = (recent_.back().first - recent_.front().first).seconds_f64();
-    const auto steps = static_cast<double>(recent_.back().second - recent_.front().second);
-    if (seconds > 0) status.tokens_per_s = steps * static_cast<double>(tokens_per_step_) / seconds;
-    if (steps > 0) status.eta_s = static_cast<double>(status.steps - status.step) * seconds / steps;
-  }
   const auto& split = brain.options().split;
   for (std::size_t s = 0; s < split.size(); ++s) {
     observe::StageStatus stage;

@@ -5,7 +5,6 @@
 // Why:     curves, rates and remaining time need a memory that no decision needs: it stays out of the brain.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -15,6 +14,7 @@
 #include "base/time.h"
 #include "fleet/brain.h"
 #include "observe/event.h"
+#include "observe/progress.h"
 #include "observe/run_status.h"
 
 namespace stagecoach::world::real {
@@ -41,9 +41,8 @@ class StatusBoard {
   observe::MemberStatus member(const wire::Member& member, const fleet::Brain& brain, const RoundTrip& round_trip) const;
 
   observe::RunStatus status_;   // what does not follow from the brain
-  std::int64_t tokens_per_step_;
+  observe::Progress progress_;
   base::Instant started_;
-  std::deque<std::pair<base::Instant, std::uint64_t>> recent_;  // (time, step) of the last commits, for rates
   bool ended_ = false;
 };
 
