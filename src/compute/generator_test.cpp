@@ -113,7 +113,8 @@ TEST_P(GeneratorTest, refuses_what_it_cannot_read) {
   EXPECT_EQ(code_of(library().make_generator(model, weights, 1)), ErrorCode::not_found);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cuts, GeneratorTest, testing::Values(model::CutKind::none, model::CutKind::resbm));
+INSTANTIATE_TEST_SUITE_P(Cuts, GeneratorTest, 
+                         testing::Values(model::CutKind::none, model::CutKind::resbm, model::CutKind::resbm_tokens));
 
 }  // namespace
 }  // namespace stagecoach::compute

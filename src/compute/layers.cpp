@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "compute/kernels.h"
+#include "compute/token_view.h"
 
 namespace stagecoach::compute {
 namespace {
@@ -88,6 +89,22 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
   }
 };
 
+class TokenViewFunction : public torch::autograd::Function<TokenViewFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& past_BN, std::int64_t places, const at::Tensor& embed_Vr,
+                            const at::Tensor& mix_DM) {
+    context->save_for_backward({past_BN, embed_Vr, mix_DM});
+    context->saved_data["places"] = places;
+    return token_view({past_BN, places}, embed_Vr, mix_DM);
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const TokenPast past{saved[0], context->saved_data["places"].toInt()};
+    TokenViewGradients found = token_view_backward(past, saved[1], saved[2], gradients[0].contiguous());
+    return {at::Tensor(), at::Tensor(), found.embed_Vr, found.mix_DM};
+  }
+};
+
 /// Appends this call's keys or values to a cache tensor, doubling it where it is full, and returns the filled part.
 at::Tensor appended(at::Tensor& cache_SGh, std::int64_t length, const at::Tensor& fresh_SGh) {
   const std::int64_t needed = length + fresh_SGh.size(0);
@@ -149,7 +166,8 @@ void place(LayerWeights& layer, const std::string& name, const at::Tensor& tenso
       {"attention_norm", &layer.attention_norm_D}, {"attention.wq", &layer.wq_DD}, {"attention.wk", &layer.wk_ED},
       {"attention.wv", &layer.wv_ED},              {"attention.wo", &layer.wo_DD}, {"ffn_norm", &layer.ffn_norm_D},
       {"ffn.w1", &layer.w1_FD},                    {"ffn.w2", &layer.w2_FD},       {"ffn.w3", &layer.w3_DF},
-      {"cut.decode", &layer.decode_DK},            {"cut.encode", &layer.encode_KD}};
+      {"cut.decode", &layer.decode_DK},            {"cut.encode", &layer.encode_KD},
+      {"cut.token_embed", &layer.token_embed_Vr},  {"cut.token_mix", &layer.token_mix_DM}};
   const std::string use_name = name.substr(name.find('.', name.find('.') + 1) + 1);
   for (const auto& [use, where] : uses) {
     if (use_name == use) *where = tensor;
@@ -160,12 +178,16 @@ void place(LayerWeights& layer, const std::string& name, const at::Tensor& tenso
 
 at::Tensor layer(const model::ModelConfig& model, const LayerWeights& weights, const Rotation& rotation, LayerShape shape,
                  const at::Tensor& stream, KeyValueCache* cache) {
-  const bool receives = weights.decode_DK.defined();
-  const at::Tensor wide_TD = receives ? at::relu(product(stream, weights.decode_DK)) : stream;
+  const bool receives = weights.decode_DK.defined(), looks = weights.token_mix_DM.defined();
+  const at::Tensor view_TD =
+      looks ? TokenViewFunction::apply(shape.past_BN, shape.tokens, weights.token_embed_Vr, weights.token_mix_DM) : at::Tensor();
+  const at::Tensor decoded_TD = receives ? product(stream, weights.decode_DK) : stream;
+  const at::Tensor wide_TD = receives ? at::relu(looks ? decoded_TD + view_TD : decoded_TD) : stream;
   const at::Tensor attended_TD =
       attention(model, weights, rotation, shape, rms_norm(wide_TD, weights.attention_norm_D, model.norm_eps), cache);
-  const at::Tensor hidden_TD =
+  const at::Tensor widened_TD =
       receives ? attended_TD + at::constant_pad_nd(stream, {0, model.dim - stream.size(1)}) : stream + attended_TD;
+  const at::Tensor hidden_TD = looks ? widened_TD + view_TD : widened_TD;
   const at::Tensor branch = feed_forward(weights, rms_norm(hidden_TD, weights.ffn_norm_D, model.norm_eps));
   return weights.encode_KD.defined() ? hidden_TD.narrow(1, 0, branch.size(1)) + branch : hidden_TD + branch;
 }

@@ -19,6 +19,7 @@ struct LayerWeights {
   at::Tensor attention_norm_D, wq_DD, wk_ED, wv_ED, wo_DD;  // E = G·h
   at::Tensor ffn_norm_D, w1_FD, w2_FD, w3_DF;
   at::Tensor decode_DK;  // undefined unless the layer receives a bottleneck's tensor
+  at::Tensor token_embed_Vr, token_mix_DM;  // undefined unless it then also looks at the tokens (M = w·r)
   at::Tensor encode_KD;  // undefined unless a bottleneck follows the layer
 };
 
@@ -49,6 +50,7 @@ struct KeyValueCache {
 struct LayerShape {
   std::int64_t sequences = 0;
   std::int64_t tokens = 0;  // a sequence
+  at::Tensor past_BN;  // int64, where a layer looks at tokens: those of the stream's places, in generation w − 1 earlier ones too
 };
 
 /// Token ids to the first stream. shapes: tokens int64 [T] -> [T, D]
@@ -57,6 +59,7 @@ at::Tensor embed(const WeightSet& weights, const at::Tensor& tokens_T);
 /// One layer, its receiving half-cut before and its sending half-cut after it (reference, orion-iota-resbm §2.2):
 ///
 ///   receiver  a = Attn(n1(ReLU(D z))), h = a with z added to its first K coordinates;   plain  h = x + Attn(n1(x))
+///   with its own view t of the tokens (token_view.h): a = Attn(n1(ReLU(D z + t))), h as before plus t
 ///   sender    z = h[:K] + W4·SiLU(W3·(SiLU(W1 u) ⊙ W2 u)), u = n2(h);                   plain  y = h + W3·(SiLU(W1 u) ⊙ W2 u)
 ///
 /// shapes: stream [T, D or K] -> [T, D or K], contiguous

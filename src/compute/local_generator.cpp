@@ -61,6 +61,7 @@ Result<void> LocalGenerator::start(const std::vector<std::int32_t>& prompt, cons
     sampling_ = sampling;
     prng_ = base::Prng(sampling.seed);
     caches_.assign(static_cast<std::size_t>(model_.layers), {});
+    read_.clear();
     const at::Tensor log_p = log_probabilities(prompt, &caches_);
     next_log_p_V_ = log_p[log_p.size(0) - 1].clone();
     return {};
@@ -103,14 +104,23 @@ at::Tensor LocalGenerator::log_probabilities(const std::vector<std::int32_t>& to
     rotation_ = make_rotation(model_, 2 * rotation_.cosine.size(0), at::kCPU);
   }
   const Rotation here{rotation_.cosine.narrow(0, past, count), rotation_.sine.narrow(0, past, count)};
-  const at::Tensor ids = at::empty({count}, at::kLong);
-  std::copy(tokens.begin(), tokens.end(), ids.mutable_data_ptr<std::int64_t>());
-  at::Tensor stream = embed(weights_, ids);
+  const LayerShape shape{1, count, seen_from(tokens, caches != nullptr)};
+  at::Tensor stream = embed(weights_, shape.past_BN[0].narrow(0, shape.past_BN.size(1) - count, count));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
-    stream = layer(model_, weights_.layers[i], here, {1, count}, stream, caches ? &(*caches)[i] : nullptr);
+    stream = layer(model_, weights_.layers[i], here, shape, stream, caches ? &(*caches)[i] : nullptr);
   }
+  if (caches) read_.insert(read_.end(), tokens.begin(), tokens.end());
   const at::Tensor normed = rms_norm(stream, weights_.final_norm_D, model_.norm_eps);
   return at::log_softmax(at::mm(normed, weights_.head_VD.t()), 1);
+}
+
+/// `tokens` and, where they go on from the caches, as many before them as a cut looks back at. shapes: int64 [1, N]
+at::Tensor LocalGenerator::seen_from(const std::vector<std::int32_t>& tokens, bool cached) const {
+  const std::size_t back = cached ? std::min(read_.size(), static_cast<std::size_t>(model_.token_window - 1)) : 0;
+  const at::Tensor ids = at::empty({1, static_cast<std::int64_t>(back + tokens.size())}, at::kLong);
+  const auto rest = std::copy(read_.end() - static_cast<std::ptrdiff_t>(back), read_.end(), ids.mutable_data_ptr<std::int64_t>());
+  std::copy(tokens.begin(), tokens.end(), rest);
+  return ids;
 }
 
 std::int32_t LocalGenerator::sample() {

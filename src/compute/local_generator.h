@@ -32,6 +32,7 @@ class LocalGenerator final : public Generator {
 
   base::Result<void> tokens_are_valid(const std::vector<std::int32_t>& tokens) const;
   at::Tensor log_probabilities(const std::vector<std::int32_t>& tokens, std::vector<KeyValueCache>* caches);
+  at::Tensor seen_from(const std::vector<std::int32_t>& tokens, bool cached) const;
   std::int32_t sample();
 
   const model::ModelConfig model_;
@@ -39,6 +40,7 @@ class LocalGenerator final : public Generator {
   const int threads_;
   Rotation rotation_;  // grows with the longest text so far
   std::vector<KeyValueCache> caches_;
+  std::vector<std::int32_t> read_;  // the tokens in the caches: cuts look back at the last of them
   at::Tensor next_log_p_V_;
   Sampling sampling_;
   base::Prng prng_{0};

@@ -23,6 +23,7 @@ struct LocalStage::Input {
   at::Tensor tokens_T;    // int64; undefined where the stage needs none
   at::Tensor labels_T;    // int64; undefined but at the tail
   at::Tensor boundary;    // [T, K]; undefined at the head
+  LayerShape shape;
 };
 
 namespace {
@@ -120,13 +121,12 @@ Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, const M
 Result<BackwardOutput> LocalStage::backward_through(const WeightSet& weights, const Input& input, at::Tensor gradient,
                                                     std::vector<at::Tensor>& gradients) const {
   const at::AutoGradMode with_graph(true);
-  const LayerShape shape{config_.batch.sequences, config_.batch.tokens};
   BackwardOutput output;
   std::vector<at::Tensor> leaves, outputs;
   at::Tensor stream = is_head() ? embed(weights, input.tokens_T) : input.boundary;
   for (const LayerWeights& one : weights.layers) {
     leaves.push_back(stream.detach().requires_grad_(true));
-    stream = layer(config_.model, one, rotation_, shape, leaves.back(), nullptr);
+    stream = layer(config_.model, one, rotation_, input.shape, leaves.back(), nullptr);
     outputs.push_back(stream);
   }
   if (is_tail()) {
@@ -160,10 +160,16 @@ Result<BackwardOutput> LocalStage::backward_through(const WeightSet& weights, co
 }
 
 at::Tensor LocalStage::run_layers(const WeightSet& weights, const Input& input) const {
-  const LayerShape shape{config_.batch.sequences, config_.batch.tokens};
   at::Tensor stream = is_head() ? embed(weights, input.tokens_T) : input.boundary;
-  for (const LayerWeights& one : weights.layers) stream = layer(config_.model, one, rotation_, shape, stream, nullptr);
+  for (const LayerWeights& one : weights.layers) stream = layer(config_.model, one, rotation_, input.shape, stream, nullptr);
   return stream;
+}
+
+bool LocalStage::sees_tokens() const {
+  for (std::int64_t layer = range_.first; layer < range_.last; ++layer) {
+    if (config_.model.sees_tokens(layer)) return true;
+  }
+  return false;
 }
 
 Result<const WeightSet*> LocalStage::weights(base::WeightVersion version) const {
@@ -178,6 +184,7 @@ Result<const WeightSet*> LocalStage::weights(base::WeightVersion version) const 
 
 Result<LocalStage::Input> LocalStage::read_input(const StageInput& input) const {
   Input out;
+  out.shape = {config_.batch.sequences, config_.batch.tokens, {}};
   if (is_head()) {
     if (input.boundary) return Error{ErrorCode::invalid_argument, "the head has no boundary before it"};
   } else {
@@ -185,7 +192,7 @@ Result<LocalStage::Input> LocalStage::read_input(const StageInput& input) const 
     if (!boundary.ok()) return boundary.error();
     out.boundary = *boundary;
   }
-  if (!is_head() && !is_tail()) return out;
+  if (!is_head() && !is_tail() && !sees_tokens()) return out;
   const std::int64_t columns = config_.batch.tokens + 1;
   const auto count = static_cast<std::size_t>(config_.batch.sequences * columns);
   if (!input.tokens || input.tokens->size() != count * 4) return wrong_size("the tokens", count * 4, input.tokens);
@@ -201,7 +208,8 @@ Result<LocalStage::Input> LocalStage::read_input(const StageInput& input) const 
   const auto column_range = [&](std::int64_t first) {
     return ids.narrow(1, first, config_.batch.tokens).reshape({tokens()}).to(device_, at::kLong);
   };
-  if (is_head()) out.tokens_T = column_range(0);
+  if (is_head() || sees_tokens()) out.tokens_T = column_range(0);
+  if (sees_tokens()) out.shape.past_BN = out.tokens_T.view({config_.batch.sequences, config_.batch.tokens});
   if (is_tail()) out.labels_T = column_range(1);
   return out;
 }

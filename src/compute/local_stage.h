@@ -54,6 +54,7 @@ class LocalStage final : public Stage {
                                                 std::vector<at::Tensor>& gradients) const;
   bool is_head() const { return range_.first == 0; }
   bool is_tail() const { return range_.last == config_.model.layers; }
+  bool sees_tokens() const;  // at a cut in front of one of its layers
   std::int64_t input_width() const { return config_.model.boundary_width(range_.first - 1); }
   std::int64_t output_width() const { return config_.model.boundary_width(range_.last - 1); }
   std::int64_t tokens() const { return config_.batch.sequences * config_.batch.tokens; }

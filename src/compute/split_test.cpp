@@ -127,6 +127,8 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Splits,
                          testing::Values(kind(model::CutKind::none, model::OptimizerKind::adamw, 17),
                                          kind(model::CutKind::resbm, model::OptimizerKind::adamw, 17),
                                          kind(model::CutKind::resbm, model::OptimizerKind::nadam, 64),
+                                         kind(model::CutKind::resbm_tokens, model::OptimizerKind::adamw, 17),
+                                         kind(model::CutKind::resbm_tokens, model::OptimizerKind::nadam, 128),
                                          kind(model::CutKind::none, model::OptimizerKind::nadam, 128)));
 
 TEST(TwoThreads, split_to_equal_bits_too) {

@@ -36,8 +36,11 @@ class Config:
     def __init__(self, **changes):
         self.vocab, self.dim, self.layers, self.heads, self.kv_heads, self.ffn = 67, 48, 3, 6, 2, 100
         self.norm_eps, self.rope_base, self.cut_kind, self.cut_width, self.cut_after = 1e-5, 5e5, "resbm", 12, [0, 1]
+        self.token_rank, self.token_window, self.rope_scaling = 5, 3, 1.0
+        self.compute, self.state, self.sums = "float32", "float32", "fixed64"
         self.optimizer, self.beta1, self.beta2, self.eps, self.weight_decay = "adamw", 0.9, 0.95, 1e-8, 0.1
         self.momentum_decay, self.clip_norm, self.peak_lr = 0.004, 1.0, 3e-3
+        self.muon_momentum, self.muon_rate, self.muon_steps, self.muon_float = 0.95, 7.0, 5, "float32"
         self.sequences, self.tokens, self.microbatches = 3, 21, 2
         for key, value in changes.items():
             assert hasattr(self, key), key
@@ -54,15 +57,20 @@ class Config:
         lines = [
             ("model.vocab", self.vocab), ("model.dim", self.dim), ("model.layers", self.layers), ("model.heads", self.heads),
             ("model.kv_heads", self.kv_heads), ("model.ffn", self.ffn), ("model.norm_eps", real(self.norm_eps)),
-            ("model.rope_base", real(self.rope_base)), ("model.cut_kind", self.cut_kind), ("model.cut_width", self.cut_width),
+            ("model.rope_base", real(self.rope_base)), ("model.rope_scaling", real(self.rope_scaling)),
+            ("model.cut_kind", self.cut_kind), ("model.cut_width", self.cut_width), ("model.token_rank", self.token_rank),
+            ("model.token_window", self.token_window),
             ("model.cut_after", ",".join(map(str, self.cut_after))), ("model.seed", 42), ("optimizer.kind", self.optimizer),
             ("optimizer.beta1", real(self.beta1)), ("optimizer.beta2", real(self.beta2)), ("optimizer.eps", real(self.eps)),
             ("optimizer.weight_decay", real(self.weight_decay)), ("optimizer.momentum_decay", real(self.momentum_decay)),
+            ("optimizer.muon_momentum", real(self.muon_momentum)), ("optimizer.muon_rate", real(self.muon_rate)),
+            ("optimizer.muon_steps", self.muon_steps), ("optimizer.muon_float", self.muon_float),
             ("optimizer.clip_norm", real(self.clip_norm)), ("schedule.kind", "constant"), ("schedule.peak_lr", real(self.peak_lr)),
             ("schedule.floor_fraction", real(0.1)), ("schedule.warmup_steps", 0), ("schedule.decay_steps", 0),
             ("schedule.steps", 100), ("batch.sequences", self.sequences), ("batch.tokens", self.tokens),
             ("batch.microbatches", self.microbatches), ("batch.eval_microbatches", 1), ("batch.eval_every", 0),
-            ("batch.data_seed", 1), ("threads", 1)]
+            ("batch.data_seed", 1), ("numbers.compute", self.compute), ("numbers.state", self.state), ("numbers.sums", self.sums),
+            ("threads", 1)]
         return "".join(f"{key}={value}\n" for key, value in lines)
 
     def parameters(self):
@@ -75,6 +83,9 @@ class Config:
                      ("ffn.w3", (d, self.ffn))]
             if self.receives(i):
                 block.append(("cut.decode", (d, self.cut_width)))
+                if self.cut_kind == "resbm+tokens":
+                    block += [("cut.token_embed", (self.vocab, self.token_rank)),
+                              ("cut.token_mix", (d, self.token_window * self.token_rank))]
             if self.sends(i):
                 block.append(("cut.encode", (self.cut_width, d)))
             out += [(f"blocks.{i:03d}.{name}", shape) for name, shape in block]
@@ -88,7 +99,7 @@ class Config:
         return [(name, shape) for name, shape in self.parameters() if belongs(name)]
 
     def sends(self, layer):
-        return self.cut_kind == "resbm" and layer in self.cut_after and self.cut_width < self.dim
+        return self.cut_kind != "none" and layer in self.cut_after and self.cut_width < self.dim
 
     def receives(self, layer):
         return layer > 0 and self.sends(layer - 1)
@@ -133,11 +144,22 @@ def attention(config, w, x):
     return torch.cat(heads, -1) @ w["attention.wo"].T
 
 
-def block(config, weights, layer, x):
+def token_view(config, w, tokens):
+    """What a receiver sees of the last tokens: for each place, one matrix per place back. tokens: [B, S]"""
+    columns = w["cut.token_mix"].split(config.token_rank, 1)
+    places = []
+    for t in range(tokens.shape[1]):
+        back = range(min(config.token_window, t + 1))
+        places.append(sum(w["cut.token_embed"][tokens[:, t - j]] @ columns[j].T for j in back))
+    return torch.stack(places, 1)
+
+
+def block(config, weights, layer, x, tokens=None):
     w = {name.split(".", 2)[2]: tensor for name, tensor in weights.items() if name.startswith(f"blocks.{layer:03d}.")}
     if config.receives(layer):
-        v = torch.relu(x @ w["cut.decode"].T)
-        h = attention(config, w, norm(v, w["attention_norm"], config.norm_eps))
+        view = token_view(config, w, tokens) if config.cut_kind == "resbm+tokens" else 0
+        v = torch.relu(x @ w["cut.decode"].T + view)
+        h = attention(config, w, norm(v, w["attention_norm"], config.norm_eps)) + view
         h = torch.cat([h[..., :config.cut_width] + x, h[..., config.cut_width:]], -1)
     else:
         h = x + attention(config, w, norm(x, w["attention_norm"], config.norm_eps))
@@ -213,16 +235,17 @@ class Reference(unittest.TestCase):
         shape_out = (config.sequences, config.tokens, config.cut_width if config.sends(last - 1) else config.dim)
         z = torch.randn(shape_in, generator=generator).requires_grad_(True)
         dy = torch.randn(shape_out, generator=generator) / (config.sequences * config.tokens)
-        y = z
+        y, tokens = z, self.tokens(config, 7)
         for layer in range(first, last):
-            y = block(config, weights, layer, y)
+            y = block(config, weights, layer, y, tokens[:, :-1])
         names = [name for name, _ in config.stage_parameters(first, last)]
         expected = torch.autograd.grad(y, [z] + [weights[name] for name in names], dy)
 
         probe = Probe(self, config, first, last, weights)
         probe.put("z.bin", z.detach().numpy())
         probe.put("dy.bin", dy.numpy())
-        probe.commands += ["forward - z.bin y.bin", "backward 1 - z.bin dy.bin dz.bin -", "sum 1 sum.bin"]
+        given = probe.put("tokens.bin", tokens.int().numpy()) if config.cut_kind == "resbm+tokens" else "-"
+        probe.commands += [f"forward {given} z.bin y.bin", f"backward 1 {given} z.bin dy.bin dz.bin -", "sum 1 sum.bin"]
         probe.run()
         self.near(probe.floats("y.bin", shape_out), y, "the stage's output")
         self.near(probe.floats("dz.bin", shape_in), expected[0], "the gradient of its input")
@@ -245,12 +268,18 @@ class Reference(unittest.TestCase):
     def test_a_cut_as_wide_as_the_model_is_a_plain_block(self):
         self.check_middle(Config(cut_width=48), 1, 2)
 
+    def test_a_receiver_that_sees_tokens_and_sends_in_turn(self):
+        self.check_middle(Config(cut_kind="resbm+tokens", cut_width=2), 1, 2)
+
+    def test_cuts_with_tokens_inside_a_stage(self):
+        self.check_middle(Config(layers=5, cut_after=[0, 1, 2, 3], cut_kind="resbm+tokens"), 1, 4)
+
     def check_model(self, config):
         weights = {name: tensor.requires_grad_(True) for name, tensor in random_weights(config, 3).items()}
         tokens = self.tokens(config, 4)
         x = weights["embed.weight"][tokens[:, :-1]]
         for layer in range(config.layers):
-            x = block(config, weights, layer, x)
+            x = block(config, weights, layer, x, tokens[:, :-1])
         nll = losses(config, weights, x, tokens[:, 1:])
         expected = torch.autograd.grad(nll.sum(), list(weights.values()))
 
@@ -270,6 +299,12 @@ class Reference(unittest.TestCase):
 
     def test_a_whole_model_with_cuts(self):
         self.check_model(Config())
+
+    def test_a_whole_model_with_cuts_and_tokens(self):
+        self.check_model(Config(cut_kind="resbm+tokens", cut_width=2, token_window=4, token_rank=7))
+
+    def test_a_whole_model_that_sees_one_token_at_a_cut(self):
+        self.check_model(Config(cut_kind="resbm+tokens", cut_after=[1], token_window=1))
 
     def test_a_whole_model_whose_loss_takes_several_chunks(self):
         self.check_model(Config(sequences=13, tokens=170, layers=2, cut_after=[0]))
