@@ -11,6 +11,12 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
 pkg_check_modules(NGTCP2 REQUIRED IMPORTED_TARGET libngtcp2 libngtcp2_crypto_gnutls)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+find_package(ZLIB REQUIRED)
+find_package(simdjson REQUIRED)
+# Without pkg-config: its flags link the trainer too, which only tests need.
+find_library(STAGECOACH_SENTENCEPIECE sentencepiece REQUIRED)
+find_library(STAGECOACH_SENTENCEPIECE_TRAIN sentencepiece_train REQUIRED)
 
 # Linking with mold and compiling through ccache where they are there: both only save time.
 find_program(STAGECOACH_MOLD mold)

@@ -164,9 +164,11 @@ Result<LoadedModel> load_model(const std::string& path) {
   return loaded;
 }
 
-Result<void> stream_text(compute::Generator& generator, const data::Tokenizer& tokenizer, const StreamOptions& options,
+Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokenizer, const StreamOptions& options,
                          std::ostream& out) {
-  std::vector<std::int32_t> past = tokenizer.encode(options.prompt);
+  auto prompt = tokenizer.encode(options.prompt);
+  if (!prompt) return prompt.error();
+  std::vector<std::int32_t> past = std::move(*prompt);
   if (past.empty()) return Error{ErrorCode::invalid_argument, "the prompt has no tokens"};
   const auto window = static_cast<std::size_t>(std::max<std::int64_t>(options.window, 1));
   const auto restart = [&](std::uint64_t seed) {

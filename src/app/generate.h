@@ -77,7 +77,7 @@ struct StreamOptions {
 /// the first one.
 ///
 /// errors: those of Generator and Tokenizer
-base::Result<void> stream_text(compute::Generator& generator, const data::Tokenizer& tokenizer,
+base::Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokenizer,
                                const StreamOptions& options, std::ostream& out);
 
 /// libstagecoach_compute.so in the folder of the running program.

@@ -5,7 +5,9 @@
 #include "app/explain.h"
 #include "app/numbers.h"
 #include "base/files.h"
+#include "data/build_journal.h"
 #include "data/corpus.h"
+#include "data/shard_check.h"
 #include "data/shards.h"
 #include "data/tokenizer.h"
 #include "digest/digest.h"
@@ -39,24 +41,52 @@ LoadedSettings settings_of(const RunRequest& request) {
 
 namespace {
 
+/// errors: mismatch  names the key and the value to set
+Result<void> check_vocab(std::int64_t vocab, const std::string& tokenizer, const RunSettings& settings, const char* instead) {
+  if (vocab == settings.train.model.vocab) return {};
+  return Error{ErrorCode::mismatch, "the tokens are those of \"" + tokenizer + "\", whose vocabulary is " + std::to_string(vocab) +
+                                        ", but model.vocab is " + std::to_string(settings.train.model.vocab) + ": set model.vocab=" +
+                                        std::to_string(vocab) + instead};
+}
+
 Result<fs::path> shards_of(const RunSettings& settings, bool& reused) {
   if (!settings.shards.empty()) {
     reused = true;
+    auto manifest = data::read_shard_manifest(settings.shards);
+    if (!manifest) return manifest.error();
+    RETURN_IF_ERROR(check_vocab(manifest->vocab, manifest->tokenizer.name, settings, " or give other shards as data.shards"));
     return fs::path(settings.shards);
   }
-  Result<std::string> text = settings.text_files.empty()
-                                 ? data::builtin_corpus_text()
-                                 : data::corpus_text_of_files(std::vector<fs::path>(settings.text_files.begin(), settings.text_files.end()));
-  if (!text) return text.error();
   const auto tokenizer = data::make_byte_tokenizer();
-  if (tokenizer->vocab() != settings.train.model.vocab)
-    return Error{ErrorCode::mismatch, "text is cut by the tokenizer \"" + tokenizer->id().name + "\" of " + std::to_string(tokenizer->vocab()) +
-                                          " tokens, but model.vocab is " + std::to_string(settings.train.model.vocab) +
-                                          ": set it to " + std::to_string(tokenizer->vocab()) + " or give data.shards"};
-  auto built = data::build_shards(settings.shard_cache, *text, *tokenizer, {settings.holdout_fraction});
+  RETURN_IF_ERROR(check_vocab(tokenizer->vocab(), tokenizer->id().name, settings, " or give data.shards"));
+  Result<data::BuiltShards> built = Error{};
+  if (settings.text_files.empty()) {
+    auto text = data::builtin_corpus_text();
+    if (!text) return text.error();
+    built = data::build_shards(settings.shard_cache, *text, *tokenizer, {settings.holdout_fraction});
+  } else {
+    const std::vector<fs::path> files(settings.text_files.begin(), settings.text_files.end());
+    built = data::build_shards_of_files(settings.shard_cache, files, *tokenizer, {settings.holdout_fraction});
+  }
   if (!built) return built.error();
   reused = built->reused;
   return built->directory;
+}
+
+/// Keeps the tokenizer's file in the run's folder: `generate` must not depend on a folder of shards that may be gone.
+///
+/// errors: corrupt  the file beside the shards is missing or another than the manifest names
+Result<void> keep_tokenizer(const RunFolder& folder) {
+  auto manifest = data::read_shard_manifest(folder.shards);
+  if (!manifest) return manifest.error();
+  const std::string name = data::tokenizer_file_name(manifest->tokenizer.name);
+  if (name.empty()) return {};
+  auto bytes = base::read_text_file(folder.shards / name, data::kTokenizerBytesMax);
+  if (!bytes) return bytes.error();
+  if (digest::sha256(*bytes) != manifest->tokenizer.hash)
+    return Error{ErrorCode::corrupt, (folder.shards / name).string() + " is not the tokenizer that these shards were made with: see " +
+                                         "stagecoach data verify " + folder.shards.string()};
+  return data::write_whole_file(folder.path / name, *bytes);
 }
 
 Result<void> write_text(const fs::path& path, const std::string& text) {
@@ -101,6 +131,7 @@ Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& 
   folder.lock.emplace(std::move(*lock));
   if (auto free = check_free(folder); !free.ok()) return free.error();  // another start may have come before
   if (!folder.resumed) RETURN_IF_ERROR(write_text(folder.file("config.toml"), to_toml(folder.settings)));
+  RETURN_IF_ERROR(keep_tokenizer(folder));
   return folder;
 }
 

@@ -9,8 +9,6 @@
 #include <string_view>
 #include <system_error>
 
-#include "base/files.h"
-
 extern char** environ;
 
 namespace stagecoach::data {
@@ -95,22 +93,6 @@ Result<std::string> builtin_corpus_text(const std::string& program) {
         "\"" + program + "\" printed " + std::to_string(text.size()) +
             " bytes that are not the King James text: install the packages bible-kjv and bible-kjv-text again" +
             std::string(kInstead)};
-  }
-  return text;
-}
-
-Result<std::string> corpus_text_of_files(std::span<const std::filesystem::path> files) {
-  std::string text;
-  for (const auto& path : files) {
-    auto file = base::MappedFile::open(path);
-    if (!file.ok()) return file.error().within("corpus");
-    text.append(base::as_text(file->bytes()));
-  }
-  if (text.empty()) {
-    return Error{ErrorCode::invalid_argument,
-                 files.empty() ? "the corpus is empty: no text file is named"
-                               : "the corpus is empty: " + files.front().string() +
-                                     (files.size() > 1 ? " and the other files hold" : " holds") + " no byte"};
   }
   return text;
 }

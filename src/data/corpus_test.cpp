@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
-#include <array>
 
 #include "data/test_directory.h"
 
@@ -38,24 +37,6 @@ TEST_F(CorpusTest, AProgramThatFailsOrPrintsSomethingElseIsNotACorpus) {
   // Claim: neither a failing program nor a short output is taken for the text.
   EXPECT_EQ(builtin_corpus_text("false").error().code, base::ErrorCode::corrupt);
   EXPECT_EQ(builtin_corpus_text("echo").error().code, base::ErrorCode::corrupt);
-}
-
-TEST_F(CorpusTest, FilesAreJoinedInTheOrderGiven) {
-  // Claim: bytes of the files in the order named, nothing added.
-  overwrite(directory_ / "b", "second");
-  overwrite(directory_ / "a", "first,");
-  const std::array files = {directory_ / "a", directory_ / "b"};
-  EXPECT_EQ(*corpus_text_of_files(files), "first,second");
-}
-
-TEST_F(CorpusTest, NothingToReadIsAnError) {
-  // Claim: no file, an empty file and a missing file each say so.
-  EXPECT_THAT(corpus_text_of_files({}).error().message, HasSubstr("no text file is named"));
-  overwrite(directory_ / "empty", "");
-  const std::array empty = {directory_ / "empty"};
-  EXPECT_EQ(corpus_text_of_files(empty).error().code, base::ErrorCode::invalid_argument);
-  const std::array missing = {directory_ / "missing"};
-  EXPECT_EQ(corpus_text_of_files(missing).error().code, base::ErrorCode::not_found);
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #include "data/shards.h"
 
 #include <algorithm>
-#include <cmath>
 #include <system_error>
 
+#include "data/build_journal.h"
+#include "data/shard_build.h"
+#include "data/shard_writer.h"
 #include "digest/digest.h"
 
 namespace stagecoach::data {
@@ -14,70 +16,25 @@ using base::ErrorCode;
 using base::Result;
 namespace fs = std::filesystem;
 
-constexpr char kManifestFile[] = "manifest.json";
-constexpr std::string_view kMagic = "SCTOKENS";
 constexpr std::size_t kKeyDigits = 16;
 
 /// The same for the same inputs, and for no others.
-std::string folder_name(const ShardManifest& manifest, const ShardOptions& options) {
-  const std::string key = std::to_string(kShardFormatVersion) + "\n" + manifest.tokenizer.name + "\n" +
-                          manifest.tokenizer.hash.hex() + "\n" + manifest.source_sha256.hex() + "\n" +
-                          std::to_string(manifest.validation_tokens) + "\n" + std::to_string(options.tokens_per_shard) +
-                          "\n";
-  return manifest.tokenizer.name + "-" + digest::sha256(key).short_hex(kKeyDigits);
-}
-
-base::Bytes header_of(const ShardManifest& manifest, std::int64_t tokens) {
-  base::ByteWriter header;
-  header.raw(base::as_bytes(kMagic));
-  header.u32(static_cast<std::uint32_t>(kShardFormatVersion));
-  header.u32(static_cast<std::uint32_t>(manifest.token_bytes));
-  header.u64(static_cast<std::uint64_t>(tokens));
-  header.u64(static_cast<std::uint64_t>(manifest.vocab));
-  return header.take();
-}
-
-Result<base::Sha256> write_file(const fs::path& path, std::span<const std::byte> bytes) {
-  auto file = base::FileWriter::create(path);
-  if (!file.ok()) return file.error();
-  RETURN_IF_ERROR(file->write(bytes));
-  RETURN_IF_ERROR(file->finish());
-  return digest::sha256(bytes);
-}
-
-base::Bytes shard_bytes(const ShardManifest& manifest, std::span<const std::int32_t> tokens) {
-  base::Bytes bytes = header_of(manifest, static_cast<std::int64_t>(tokens.size()));
-  const auto width = static_cast<std::size_t>(manifest.token_bytes);
-  bytes.reserve(bytes.size() + tokens.size() * width);
-  for (const std::int32_t token : tokens) {
-    CHECK(token >= 0 && token < manifest.vocab, "a tokenizer gives ids of its own vocabulary");
-    for (std::size_t i = 0; i < width; ++i) bytes.push_back(static_cast<std::byte>(token >> (8 * i)));
+std::string folder_name(const BuildPlan& plan, const Tokenizer& tokenizer, std::span<const SourceInfo> sources) {
+  std::string key = std::to_string(kManifestVersion) + "\n" + tokenizer.id().name + "\n" + tokenizer.id().hash.hex() + "\n";
+  std::uint64_t bytes = 0;
+  for (const SourceInfo& source : sources) {
+    key += source.sha256.hex() + "\n";
+    bytes += source.bytes;
   }
-  return bytes;
-}
-
-/// Writes all files into `partial`, manifest last.
-Result<void> write_shards(const fs::path& partial, ShardManifest& manifest, std::span<const std::int32_t> tokens,
-                          const ShardOptions& options) {
-  RETURN_IF_ERROR(base::remove_tree(partial));
-  RETURN_IF_ERROR(base::make_directories(partial));
-  while (!tokens.empty()) {
-    const auto count = std::min(tokens.size(), static_cast<std::size_t>(options.tokens_per_shard));
-    ShardInfo shard{shard_file_name(manifest.shards.size()), static_cast<std::int64_t>(count), {}};
-    auto hash = write_file(partial / shard.file, shard_bytes(manifest, tokens.first(count)));
-    if (!hash.ok()) return hash.error();
-    shard.sha256 = *hash;
-    manifest.shards.push_back(std::move(shard));
-    tokens = tokens.subspan(count);
-  }
-  auto written = write_file(partial / kManifestFile, base::as_bytes(canonical_text(manifest)));
-  if (!written.ok()) return written.error();
-  return base::sync_directory(partial);
+  // The fraction itself may differ where what it comes to does not: one byte is one token here.
+  key += std::to_string(validation_tokens_of(static_cast<std::int64_t>(bytes), plan.holdout_fraction)) + "\n" +
+         std::to_string(plan.tokens_per_shard) + "\n";
+  return tokenizer.id().name + "-" + digest::sha256(key).short_hex(kKeyDigits);
 }
 
 /// The first thing that is wrong with a shard file, or nothing.
 std::string problem_of(std::span<const std::byte> file, const ShardManifest& manifest, const ShardInfo& shard) {
-  const base::Bytes header = header_of(manifest, shard.tokens);
+  const base::Bytes header = shard_header(manifest.vocab, shard.tokens);
   const std::uint64_t expected = kShardHeaderBytes + static_cast<std::uint64_t>(shard.tokens * manifest.token_bytes);
   if (file.size() != expected) {
     return std::string(file.size() < expected ? "is truncated" : "is too long") + ": it has " +
@@ -93,52 +50,69 @@ Error use_again_error(const Error& error, const fs::path& directory) {
   return Error{error.code, error.message + ". Remove " + directory.string() + " and it is built anew"};
 }
 
-}  // namespace
-
-Result<BuiltShards> build_shards(const fs::path& root, std::string_view text, const Tokenizer& tokenizer,
+Result<BuiltShards> build_cached(const fs::path& root, BuildPlan plan, const Tokenizer& tokenizer,
                                  const ShardOptions& options) {
-  if (!(options.holdout_fraction > 0 && options.holdout_fraction < 1)) {
-    return Error{ErrorCode::invalid_argument,
-                 "the held-out fraction must lie between 0 and 1 (a usual one is 0.05), not be " +
-                     std::to_string(options.holdout_fraction)};
+  plan.holdout_fraction = options.holdout_fraction;
+  plan.tokens_per_shard = options.tokens_per_shard;
+  plan.text_field.clear();
+  if (std::string problem = problem_of(plan, tokenizer); !problem.empty())
+    return Error{ErrorCode::invalid_argument, problem};
+  std::vector<SourceInfo> sources;
+  for (const Input& input : plan.inputs) {
+    auto source = source_of(input);
+    if (!source) return source.error().within("corpus");
+    sources.push_back(std::move(*source));
   }
-  if (options.tokens_per_shard < 1) return Error{ErrorCode::invalid_argument, "a shard must hold at least one token"};
-  const std::vector<std::int32_t> tokens = tokenizer.encode(text);
-  if (tokens.empty()) return Error{ErrorCode::invalid_argument, "the corpus is empty: it gives no token to learn from"};
-
-  ShardManifest manifest;
-  manifest.tokenizer = tokenizer.id();
-  manifest.vocab = tokenizer.vocab();
-  manifest.token_bytes = token_bytes_for(manifest.vocab);
-  manifest.source_sha256 = digest::sha256(text);
-  manifest.holdout_fraction = options.holdout_fraction;
-  const auto total = static_cast<std::int64_t>(tokens.size());
-  manifest.validation_tokens =
-      static_cast<std::int64_t>(std::floor(static_cast<double>(total) * options.holdout_fraction));
-  manifest.train_tokens = total - manifest.validation_tokens;
-
   RETURN_IF_ERROR(base::make_directories(root));
   // Whoever holds the lock may take a left-over .partial folder for what it is: the work of a process that died.
   auto lock = base::FileLock::take(root / ".lock", {.wait = true});
   if (!lock.ok()) return lock.error();
-  const std::string name = folder_name(manifest, options);
+  const std::string name = folder_name(plan, tokenizer, sources);
   std::error_code failed;
   const BuiltShards built{root / name, fs::exists(root / name, failed)};
   if (built.reused) {
-    auto opened = TokenShards::open(built.directory, {.model_vocab = manifest.vocab});
+    auto opened = TokenShards::open(built.directory, {.model_vocab = tokenizer.vocab()});
     if (!opened.ok()) return use_again_error(opened.error(), built.directory);
     return built;
   }
   const fs::path partial = root / ("." + name + ".partial");
-  if (auto written = write_shards(partial, manifest, tokens, options); !written.ok()) {
+  if (!BuildJournal::exists(partial)) RETURN_IF_ERROR(base::remove_tree(partial));
+  auto made = build_in(partial, plan, tokenizer);
+  if (!made && made.error().code == ErrorCode::mismatch) {  // of the same bytes in other files: not worth going on with
+    RETURN_IF_ERROR(base::remove_tree(partial));
+    made = build_in(partial, plan, tokenizer);
+  }
+  if (!made) {
     // The first error is the one to report; what cannot be removed now is removed by the next build.
     static_cast<void>(base::remove_tree(partial));
-    return written.error();
+    return made.error();
   }
   fs::rename(partial, built.directory, failed);
   if (failed) return base::file_error("rename to", built.directory, failed.value());
   RETURN_IF_ERROR(base::sync_directory(root));
   return built;
+}
+
+}  // namespace
+
+Result<BuiltShards> build_shards(const fs::path& root, std::string_view text, const Tokenizer& tokenizer,
+                                 const ShardOptions& options) {
+  BuildPlan plan;
+  plan.inputs.push_back(Input{.bytes = text.size(), .memory = text});
+  return build_cached(root, std::move(plan), tokenizer, options);
+}
+
+Result<BuiltShards> build_shards_of_files(const fs::path& root, std::span<const fs::path> files,
+                                          const Tokenizer& tokenizer, const ShardOptions& options) {
+  BuildPlan plan;
+  for (const fs::path& file : files) {
+    std::error_code failed;
+    if (!fs::is_regular_file(file, failed))
+      return Error{failed || !fs::exists(file) ? ErrorCode::not_found : ErrorCode::io_error,
+                   "corpus: cannot read the text file " + file.string() + ": there is no such file"};
+    plan.inputs.push_back(Input{.name = file.string(), .path = file, .bytes = fs::file_size(file, failed)});
+  }
+  return build_cached(root, std::move(plan), tokenizer, options);
 }
 
 Result<TokenShards> TokenShards::open(const fs::path& directory, const OpenOptions& options) {
@@ -161,7 +135,7 @@ Result<TokenShards> TokenShards::open(const fs::path& directory, const OpenOptio
     return Error{ErrorCode::mismatch,
                  "the token shards in " + directory.string() + " have a vocabulary of " + std::to_string(m.vocab) +
                      " (" + m.tokenizer.name + ") and the model one of " + std::to_string(options.model_vocab) +
-                     ": set the model's vocabulary to " + std::to_string(m.vocab) + " or use other shards"};
+                     ": set model.vocab=" + std::to_string(m.vocab) + " or use other shards"};
   }
   std::int64_t first = 0;
   for (const ShardInfo& shard : m.shards) {

@@ -1,6 +1,6 @@
 // Token shards: a corpus as files of fixed-width token ids, complete or not there.
 //
-// In:      text and a tokenizer; later the folder. Out: token ids by position, first training then validation.
+// In:      text, or text files, and a tokenizer; later the folder. Out: token ids by position, first training then validation.
 // Thread:  any; open shards are immutable. Building and opening wait for the disk.
 // Why:     any worker cuts any microbatch from these files alone; equal manifest hashes say that two hold the same ones.
 //          Format: docs/formats/shards.md.
@@ -29,14 +29,21 @@ struct BuiltShards {
 };
 
 /// Cuts `text` into shards in a folder of `root` that is named after tokenizer, text and options, or finds them there.
-/// Several processes may do this at once: one builds, the others wait and reuse.
+/// The text is one document, without a mark at its end. Several processes may do this at once: one builds, the others
+/// wait and reuse.
 ///
 /// errors: invalid_argument  the corpus is empty, or an option is out of range
 ///         corrupt, mismatch  a folder of that name holds something else: says what to remove
 ///         out_of_space · io_error  nothing is left behind
-/// thread: any; holds text and tokens in memory (5 bytes a byte of text with byte-256)
 base::Result<BuiltShards> build_shards(const std::filesystem::path& root, std::string_view text,
                                        const Tokenizer& tokenizer, const ShardOptions& options = {});
+
+/// The same from text files, in order; each is one document. They are read twice and never held.
+///
+/// errors: as above, and not_found
+base::Result<BuiltShards> build_shards_of_files(const std::filesystem::path& root,
+                                                std::span<const std::filesystem::path> files,
+                                                const Tokenizer& tokenizer, const ShardOptions& options = {});
 
 /// Shards that were checked and are mapped.
 class TokenShards {
@@ -51,6 +58,7 @@ class TokenShards {
   ///         io_error
   static base::Result<TokenShards> open(const std::filesystem::path& directory, const OpenOptions& options);
 
+  const std::filesystem::path& directory() const { return directory_; }
   const ShardManifest& manifest() const { return manifest_; }
   /// SHA-256 of manifest.json: the name of this data everywhere.
   const base::Sha256& manifest_hash() const { return manifest_hash_; }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <tuple>
 
+#include "data/document_index.h"
 #include "data/test_directory.h"
 #include "digest/digest.h"
 
@@ -25,12 +26,23 @@ class WideTokenizer final : public Tokenizer {
   explicit WideTokenizer(std::int64_t vocab) : vocab_(vocab) {}
   TokenizerId id() const override { return {"wide", digest::sha256(std::to_string(vocab_))}; }
   std::int64_t vocab() const override { return vocab_; }
-  std::vector<std::int32_t> encode(std::string_view text) const override {
-    std::vector<std::int32_t> tokens;
-    for (const char c : text) tokens.push_back(static_cast<std::int32_t>(vocab_ - 1 - static_cast<unsigned char>(c)));
-    return tokens;
+  std::optional<std::int32_t> end_of_document() const override { return std::nullopt; }
+  bool takes_any_bytes() const override { return true; }
+  base::Result<std::unique_ptr<Tokenizer>> another() const override {
+    return std::unique_ptr<Tokenizer>(std::make_unique<WideTokenizer>(vocab_));
   }
-  base::Result<std::string> decode(std::span<const std::int32_t>) const override { return std::string(); }
+  using Tokenizer::encode;
+  base::Result<Encoded> encode(std::span<const std::string_view> texts) override {
+    Encoded out;
+    for (const std::string_view text : texts) {
+      for (const char c : text)
+        out.ids.push_back(static_cast<std::int32_t>(vocab_ - 1 - static_cast<unsigned char>(c)));
+      out.ends.push_back(out.ids.size());
+    }
+    return out;
+  }
+  base::Result<std::string> decode(std::span<const std::int32_t>) override { return std::string(); }
+  std::optional<std::int32_t> id_of(std::string_view) override { return std::nullopt; }
 
  private:
   std::int64_t vocab_;
@@ -74,7 +86,7 @@ TEST_F(ShardsTest, WideVocabulariesTakeTwoAndFourBytes) {
   // Claim: 65,536 ids fit two bytes, one more takes four, and both read back.
   const std::pair<std::int64_t, std::int64_t> cases[] = {{256, 1}, {257, 2}, {65'536, 2}, {65'537, 4}};
   for (const auto& [vocab, width] : cases) {
-    const WideTokenizer tokenizer(vocab);
+    WideTokenizer tokenizer(vocab);
     auto built = build_shards(directory_, kText, tokenizer, {});
     ASSERT_TRUE(built.ok());
     auto opened = TokenShards::open(built->directory, {.model_vocab = vocab});
@@ -82,7 +94,7 @@ TEST_F(ShardsTest, WideVocabulariesTakeTwoAndFourBytes) {
     EXPECT_EQ(opened->manifest().token_bytes, width);
     std::vector<std::int32_t> tokens(kText.size());
     ASSERT_TRUE(opened->copy(0, tokens).ok());
-    EXPECT_EQ(tokens, tokenizer.encode(kText));
+    EXPECT_EQ(tokens, *tokenizer.encode(kText));
   }
 }
 
@@ -92,7 +104,56 @@ TEST_F(ShardsTest, TheFilesAreThoseOfTheFormatPage) {
   ASSERT_TRUE(built.ok());
   const std::string expected = std::string("SCTOKENS\1\0\0\0\1\0\0\0\5\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0", 32) + "stage";
   EXPECT_EQ(contents(built->directory / "shard-00000.tokens"), expected);
+  EXPECT_EQ(contents(built->directory / "shard-00000.documents"),
+            std::string("SCDOCUMS\1\0\0\0\10\0\0\0", 16) + std::string(24, '\0'));
   EXPECT_EQ(contents(built->directory / "manifest.json"), R"({
+  "broken_records": 0,
+  "documents": 1,
+  "empty_documents": 0,
+  "end_of_document": null,
+  "format": "stagecoach-shards",
+  "holdout_fraction": 0.4,
+  "shards": [
+    {
+      "documents": 1,
+      "documents_sha256": "b7b32261d2e8546dd1ce9a51b43097aa111d382d45e55010d81d9a4aaba9faf3",
+      "file": "shard-00000.tokens",
+      "sha256": "48e3b1ce36cd8fedc5fa5c663e8b43f7c7c43d28e5ff6f9b2d3cc3ce4c4a23e6",
+      "tokens": 5
+    }
+  ],
+  "sources": [
+    {
+      "bytes": 5,
+      "format": "text",
+      "sha256": "c7ff6dcd94d7161eff5da0585684a8d16fb00090c0f38336d31950819e2f2003"
+    }
+  ],
+  "text_bytes": 5,
+  "text_field": "",
+  "token_bytes": 1,
+  "tokenizer": {
+    "name": "byte-256",
+    "sha256": "0350a668f02cc962f9eb21f490140d989ed7cd8f7c2858ab47ba2a158b035be4"
+  },
+  "tokens": 5,
+  "tokens_per_shard": 268435456,
+  "train_tokens": 3,
+  "validation_tokens": 2,
+  "version": 2,
+  "vocab": 256
+}
+)");
+  auto opened = TokenShards::open(built->directory, {});
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ(opened->manifest_hash().hex(), "4c85191d76079e2e31f1d90a623b01c3f27db622dff861b93b4ae601fa292a79");
+}
+
+TEST_F(ShardsTest, ShardsWithoutDocumentsAreStillRead) {
+  // Claim: version 1 of the manifest, whose worked example this is, is trained on as before; it has no documents to show.
+  const auto built = build_shards(directory_, "stage", *make_byte_tokenizer(), {.holdout_fraction = 0.4});
+  ASSERT_TRUE(built.ok());
+  overwrite(built->directory / "manifest.json", R"({
   "format": "stagecoach-shards",
   "holdout_fraction": 0.4,
   "shards": [
@@ -115,9 +176,10 @@ TEST_F(ShardsTest, TheFilesAreThoseOfTheFormatPage) {
   "vocab": 256
 }
 )");
-  auto opened = TokenShards::open(built->directory, {});
-  ASSERT_TRUE(opened.ok());
+  const auto opened = TokenShards::open(built->directory, {.model_vocab = 256, .verify_hashes = true});
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
   EXPECT_EQ(opened->manifest_hash().hex(), "383b7379250b2dd9de85bbf9b1552673e318936c565980b99037811960120f35");
+  EXPECT_EQ(DocumentIndex::open(built->directory, opened->manifest()).error().code, ErrorCode::not_found);
 }
 
 TEST_F(ShardsTest, TheSameTextIsNotCutTwice) {
@@ -237,7 +299,7 @@ TEST_F(ShardsTest, AnotherVocabularyIsRefused) {
 
 TEST_F(ShardsTest, AnIdOutsideTheVocabularyDoesNotReachTheModel) {
   // Claim: with the hashes unread, a damaged two-byte token is still caught when it is cut.
-  const WideTokenizer tokenizer(300);
+  WideTokenizer tokenizer(300);
   const auto built = build_shards(directory_, kText, tokenizer, {});
   ASSERT_TRUE(built.ok());
   std::string text = contents(built->directory / "shard-00000.tokens");
@@ -265,7 +327,11 @@ TEST_F(ShardsTest, AHostileManifestIsAnError) {
       {"\"vocab\": 256", "\"vocab\": 0", ErrorCode::corrupt},
       {"\"vocab\": 256", "\"vocab\": 65536", ErrorCode::corrupt},
       {"\"vocab\": 256", "\"vocab\": \"256\"", ErrorCode::corrupt},
-      {"\"version\": 1", "\"version\": 2", ErrorCode::mismatch},
+      {"\"version\": 2", "\"version\": 3", ErrorCode::mismatch},
+      {"\"tokens_per_shard\": 10", "\"tokens_per_shard\": 9", ErrorCode::corrupt},
+      {"\"documents\": 1,\n  \"empty", "\"documents\": 2,\n  \"empty", ErrorCode::corrupt},
+      {"\"end_of_document\": null", "\"end_of_document\": 256", ErrorCode::corrupt},
+      {"\"sources\": [", "\"sources\": {", ErrorCode::corrupt},
       {"stagecoach-shards", "other", ErrorCode::corrupt},
       {"\"shards\": [", "\"shards\": {", ErrorCode::corrupt},
   };

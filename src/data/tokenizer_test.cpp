@@ -10,7 +10,7 @@ TEST(ByteTokenizerTest, EveryByteIsItsOwnToken) {
   std::string text;
   for (int i = 0; i < 256; ++i) text.push_back(static_cast<char>(i));
   const auto tokenizer = make_byte_tokenizer();
-  const auto tokens = tokenizer->encode(text);
+  const auto tokens = *tokenizer->encode(text);
   ASSERT_EQ(tokens.size(), 256u);
   for (std::int32_t i = 0; i < 256; ++i) EXPECT_EQ(tokens[static_cast<std::size_t>(i)], i);
   EXPECT_EQ(*tokenizer->decode(tokens), text);
