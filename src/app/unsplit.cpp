@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <ctime>
 #include <iostream>
 
 #include "app/generate.h"
@@ -118,7 +117,8 @@ class Unsplit {
 
   Result<void> report(Step step, const model::StepPlan& plan, double train, double eval, double norm, observe::EventLog& events) {
     const double tokens = static_cast<double>(config_.batch.sequences * config_.batch.tokens);
-    const std::int64_t now_ms = std::time(nullptr) * 1000ll;
+    const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+    const std::int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count();
     if (plan.train > 0) {
       const double loss = train / (tokens * static_cast<double>(plan.train));
       RETURN_IF_ERROR(events.append(observe::step_committed(now_ms, step.value(), kAttempt.value(), loss, norm)));
