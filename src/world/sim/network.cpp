@@ -8,19 +8,6 @@ using base::Duration;
 using base::Instant;
 using link::DownReason;
 
-void Timeline::at(Instant when, std::function<void()> what) {
-  entries_.push(Entry{std::max(when, now_), next_order_++, std::move(what)});
-}
-
-bool Timeline::run_one() {
-  if (entries_.empty()) return false;
-  Entry entry = entries_.top();
-  entries_.pop();
-  now_ = entry.when;
-  entry.what();
-  return true;
-}
-
 Network::Network(Timeline& timeline, const NetworkOptions& options, std::uint64_t seed, Handler handler)
     : timeline_(timeline), options_(options), random_(seed), handler_(std::move(handler)) {}
 
@@ -31,17 +18,15 @@ Duration Network::uniform(Duration low, Duration high) {
 Network::Pair& Network::pair(Node a, Node b) {
   const auto [it, fresh] = pairs_.try_emplace(std::minmax(a, b));
   if (fresh) {
-    for (Node end : {a, b}) {
-      it->second.up[end] = false;
-      it->second.delay[end] = uniform(options_.delay_min, options_.delay_max);
-    }
+    it->second.first = std::min(a, b);
+    for (Node end : {a, b}) it->second.at(end).delay = uniform(options_.delay_min, options_.delay_max);
   }
   return it->second;
 }
 
 bool Network::linked(Node a, Node b) const {
   const auto it = pairs_.find(std::minmax(a, b));
-  return it != pairs_.end() && it->second.up.at(a) && it->second.up.at(b) && !it->second.broken;
+  return it != pairs_.end() && it->second.at(a).up && it->second.at(b).up && !it->second.broken;
 }
 
 void Network::for_node(Node node, std::function<void()> what) {
@@ -56,57 +41,83 @@ void Network::for_node(Node node, std::function<void()> what) {
 
 void Network::send(Node from, Node to, base::Payload frame, link::Priority priority, std::size_t weight) {
   Pair& p = pair(from, to);
-  if (!p.up.at(from)) return;
-  Instant& free = p.wire_free[from];
+  if (!p.at(from).up) return;
+  if (lines_) {
+    lines_->carry(from, to, priority, weight, [this, from, to, priority, frame = std::move(frame), epoch = p.epoch] {
+      Pair& q = pair(from, to);
+      const Instant arrival = in_order(q, from, priority, std::max(timeline_.now(), q.cut_until));
+      if (arrival <= timeline_.now()) return arrive(from, to, frame, epoch);
+      timeline_.at(arrival, [this, from, to, frame, epoch] { arrive(from, to, frame, epoch); });
+    });
+    return;
+  }
+  Instant& free = p.at(from).wire_free;
   free = std::max(free, timeline_.now()) +
          Duration::nanoseconds(static_cast<std::int64_t>(static_cast<double>(weight) / options_.bytes_per_s * 1e9));
-  Instant arrival = free + p.delay.at(from) + uniform(Duration(), options_.jitter);
-  while (random_.unit() < options_.loss) arrival = arrival + p.delay.at(from) * 2 + Duration::milliseconds(20);
-  if (priority == link::Priority::control) {
-    // Control frames are small and share one ordered stream: a lost one holds up those behind it.
-    Instant& last = p.control_arrival[from];
-    arrival = std::max(arrival, last + Duration::nanoseconds(1));
-    last = arrival;
-  }
-  timeline_.at(arrival, [this, from, to, frame = std::move(frame), epoch = p.epoch] {
-    for_node(to, [this, from, to, frame, epoch] {
-      Pair& q = pair(from, to);
-      if (q.epoch == epoch && q.up.at(to) && !q.broken) handler_.frame(to, from, frame);
-    });
+  const Duration delay = p.at(from).delay;
+  Instant arrival = free + delay + uniform(Duration(), options_.jitter);
+  while (random_.unit() < options_.loss) arrival = arrival + delay * 2 + Duration::milliseconds(20);
+  timeline_.at(in_order(p, from, priority, arrival), [this, from, to, frame = std::move(frame), epoch = p.epoch] { arrive(from, to, frame, epoch); });
+}
+
+/// Control frames are small and share one ordered stream: a lost one holds up those behind it.
+Instant Network::in_order(Pair& p, Node from, link::Priority priority, Instant arrival) {
+  if (priority != link::Priority::control) return arrival;
+  Instant& last = p.at(from).control_arrival;
+  last = std::max(arrival, last + Duration::nanoseconds(1));
+  return last;
+}
+
+void Network::arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch) {
+  for_node(to, [this, from, to, frame = std::move(frame), epoch] {
+    Pair& q = pair(from, to);
+    if (q.epoch == epoch && q.at(to).up && !q.broken) handler_.frame(to, from, frame);
   });
+}
+
+Duration Network::round_trip(Node from, Node to) {
+  if (lines_) return path_of_(from, to).round_trip;
+  const Pair& p = pair(from, to);
+  return p.at(from).delay + p.at(to).delay;
+}
+
+bool Network::reachable(Node from, Node to) const {
+  const auto stalled = stalled_until_.find(to);
+  const auto it = pairs_.find(std::minmax(from, to));
+  return !dead_.contains(to) && (stalled == stalled_until_.end() || timeline_.now() >= stalled->second) &&
+         (it == pairs_.end() || timeline_.now() >= it->second.cut_until);
 }
 
 void Network::dial(Node from, Node to) {
   Pair& p = pair(from, to);
-  if (p.up.at(from) || p.dialling) return;
+  if (p.at(from).up || p.dialling) return;
   p.dialling = true;
-  const Duration round_trip = p.delay.at(from) + p.delay.at(to);
-  timeline_.at(timeline_.now() + round_trip, [this, from, to] {
+  timeline_.at(timeline_.now() + round_trip(from, to), [this, from, to] {
     Pair& q = pair(from, to);
-    const auto stalled = stalled_until_.find(to);
     if (dead_.contains(from)) {
       q.dialling = false;
       return;
     }
-    if (dead_.contains(to) || (stalled != stalled_until_.end() && timeline_.now() < stalled->second)) {
+    if (!reachable(from, to)) {
       timeline_.at(timeline_.now() + Duration::seconds(5), [this, from, to] {
         pair(from, to).dialling = false;
         for_node(from, [this, from, to] {
-          if (!pair(from, to).up.at(from)) handler_.down(from, to, DownReason::unreachable, "no answer");
+          if (!pair(from, to).at(from).up) handler_.down(from, to, DownReason::unreachable, "no answer");
         });
       });
       return;
     }
     q.dialling = false;
-    if (q.up.at(to)) tell_down(to, from, q.epoch, DownReason::peer_restarted, "a new link of the same key");
+    if (q.at(to).up) tell_down(to, from, q.epoch, DownReason::peer_restarted, "a new link of the same key");
     ++q.epoch;
     q.broken = false;
+    if (lines_) lines_->drop(from, to);
     for (Node end : {to, from}) {
       const Node other = end == to ? from : to;
-      q.up.at(end) = true;
-      q.control_arrival.erase(end);
+      q.at(end).up = true;
+      q.at(end).control_arrival = Instant();
       for_node(end, [this, end, other, epoch = q.epoch] {
-        if (pair(end, other).epoch == epoch && pair(end, other).up.at(end)) handler_.up(end, other);
+        if (pair(end, other).epoch == epoch && pair(end, other).at(end).up) handler_.up(end, other);
       });
     }
   });
@@ -114,18 +125,20 @@ void Network::dial(Node from, Node to) {
 
 void Network::tell_down(Node at, Node peer, std::uint64_t epoch, DownReason reason, const std::string& text) {
   Pair& p = pair(at, peer);
-  if (p.epoch != epoch || !p.up.at(at)) return;
-  p.up.at(at) = false;
+  if (p.epoch != epoch || !p.at(at).up) return;
+  p.at(at).up = false;
+  if (lines_) lines_->drop(at, peer);
   for_node(at, [this, at, peer, reason, text] { handler_.down(at, peer, reason, text); });
 }
 
 void Network::close(Node from, Node to, const std::string& text) {
   Pair& p = pair(from, to);
-  if (!p.up.at(from)) return;
+  if (!p.at(from).up) return;
   const std::uint64_t epoch = p.epoch;
+  const Duration delay = round_trip(from, to) / 2;
   tell_down(from, to, epoch, DownReason::closed_by_us, text);
   // The word follows whatever was sent before it on the control stream.
-  const Instant arrival = std::max(timeline_.now() + p.delay.at(from), p.control_arrival[from] + Duration::nanoseconds(1));
+  const Instant arrival = std::max(timeline_.now() + delay, p.at(from).control_arrival + Duration::nanoseconds(1));
   timeline_.at(arrival, [this, from, to, epoch, text] {
     if (!pair(from, to).broken) tell_down(to, from, epoch, DownReason::closed_by_peer, text);
   });
@@ -142,7 +155,8 @@ void Network::crash(Node node) {
   for (auto& [ends, p] : pairs_) {
     if (ends.first != node && ends.second != node) continue;
     const Node other = ends.first == node ? ends.second : ends.first;
-    if (p.up.at(other)) silence(other, node, options_.idle_timeout + uniform(Duration(), Duration::milliseconds(500)));
+    if (lines_) lines_->drop(node, other);
+    if (p.at(other).up) silence(other, node, options_.idle_timeout + uniform(Duration(), Duration::milliseconds(500)));
   }
 }
 
@@ -151,8 +165,8 @@ void Network::leave(Node node) {
     if (ends.first != node && ends.second != node) continue;
     const Node other = ends.first == node ? ends.second : ends.first;
     const std::uint64_t epoch = p.epoch;
-    p.up.at(node) = false;
-    const Instant arrival = std::max(timeline_.now() + p.delay.at(node), p.control_arrival[node] + Duration::nanoseconds(1));
+    p.at(node).up = false;
+    const Instant arrival = std::max(timeline_.now() + round_trip(node, other) / 2, p.at(node).control_arrival + Duration::nanoseconds(1));
     timeline_.at(arrival, [this, node, other, epoch] {
       if (!pair(node, other).broken) tell_down(other, node, epoch, DownReason::closed_by_peer, "ended");
     });
@@ -162,11 +176,17 @@ void Network::leave(Node node) {
 
 void Network::stall(Node node, Instant until) {
   stalled_until_[node] = until;
+  if (lines_) {
+    lines_->hold(node, true);
+    timeline_.at(until, [this, node, until] {
+      if (stalled_until_[node] <= until) lines_->hold(node, false);
+    });
+  }
   if (until - timeline_.now() < options_.idle_timeout) return;
   for (auto& [ends, p] : pairs_) {
     if (ends.first != node && ends.second != node) continue;
     const Node other = ends.first == node ? ends.second : ends.first;
-    if (!p.up.at(other)) continue;
+    if (!p.at(other).up) continue;
     silence(other, node, options_.idle_timeout);
     silence(node, other, options_.idle_timeout);
   }
@@ -174,10 +194,29 @@ void Network::stall(Node node, Instant until) {
 
 void Network::break_link(Node a, Node b, Notice notice) {
   Pair& p = pair(a, b);
-  if (!p.up.at(a) || !p.up.at(b) || p.broken) return;
+  if (!p.at(a).up || !p.at(b).up || p.broken) return;
   p.broken = true;
+  if (lines_) lines_->drop(a, b);
   silence(a, b, notice.first);
   silence(b, a, notice.second);
+}
+
+void Network::cut(Node a, Node b, Instant until) {
+  Pair& p = pair(a, b);
+  p.cut_until = std::max(p.cut_until, until);
+  if (until - timeline_.now() < options_.idle_timeout) return;
+  // Both ends heard each other last at about the same time.
+  break_link(a, b, {options_.idle_timeout, options_.idle_timeout + uniform(Duration(), Duration::milliseconds(500))});
+}
+
+void Network::revive(Node node) {
+  dead_.erase(node);
+  stalled_until_.erase(node);
+  for (auto& [ends, p] : pairs_) {
+    if (ends.first != node && ends.second != node) continue;
+    p.at(node).up = false;
+    p.dialling = false;
+  }
 }
 
 }  // namespace stagecoach::world::sim
