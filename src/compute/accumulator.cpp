@@ -4,50 +4,122 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/check.h"
 #include "compute/fixed64.h"
 
 namespace stagecoach::compute {
 
-base::Result<void> Accumulator::add(const std::vector<Piece>& microbatch, double scale) {
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+
+namespace {
+
+/// A tensor as bytes of this machine's memory. Copies nothing where it lies there already.
+at::Tensor on_host(const at::Tensor& tensor) { return tensor.cpu().contiguous(); }
+
+}  // namespace
+
+Result<Accumulator::Microbatch> Accumulator::begin() {
+  if (spoiled_) {
+    return Error{ErrorCode::not_finite, "the sums of this attempt hold a part of a microbatch that failed: begin another attempt"};
+  }
   if (microbatches_ >= kMicrobatchesPerSumMax) {
-    return base::Error{base::ErrorCode::out_of_range,
-                       "more than " + std::to_string(kMicrobatchesPerSumMax) + " microbatches were added up in one step"};
+    return Error{ErrorCode::out_of_range,
+                 "more than " + std::to_string(kMicrobatchesPerSumMax) + " microbatches were added up in one step"};
   }
-  if (own_.empty()) own_.resize(static_cast<std::size_t>(elements_));
-  bool fits = true;
-  std::size_t done = 0;
-  while (fits && done < microbatch.size()) {
-    const Piece& piece = microbatch[done++];
-    fits = fixed64_add(piece.gradient, piece.count, scale, own_.data() + piece.offset);
-  }
-  if (fits) {
-    ++microbatches_;
-    return {};
-  }
-  bool finite = true;
-  for (std::size_t i = 0; i < done; ++i) {
-    const Piece& piece = microbatch[i];
-    fixed64_subtract(piece.gradient, piece.count, scale, own_.data() + piece.offset);
-    finite = finite && all_finite(piece.gradient, piece.count);
-  }
-  if (!finite) return base::Error{base::ErrorCode::not_finite, "a gradient is NaN or infinite"};
-  return base::Error{base::ErrorCode::out_of_range,
-                     "a gradient is 128 or more a token, which fixed64 does not hold: lower the learning rate"};
+  if (!own_.defined()) own_ = zeros();
+  if (!covered_.empty() && !reduced_.defined()) store_reduced();
+  return Microbatch(*this);
 }
 
-void Accumulator::read(ElementRange range, std::int64_t* out) const {
-  const auto count = static_cast<std::size_t>(range.last - range.first);
-  if (own_.empty()) {
-    std::fill_n(out, count, std::int64_t{0});
-  } else {
-    std::memcpy(out, own_.data() + range.first, count * sizeof *out);
+Result<void> Accumulator::Microbatch::add(std::int64_t offset, const at::Tensor& gradient) {
+  CHECK(sums_ != nullptr, "a microbatch that is finished takes no more");
+  const Options& options = sums_->options_;
+  CHECK(offset >= 0 && offset + gradient.numel() <= options.elements, "a gradient lies within the stage's elements");
+  const at::Tensor flat = gradient.to(options.device).contiguous().view({-1});
+  touched_ = true;
+  // Should torch throw in the middle of the addition, nobody knows what was added.
+  sums_->spoiled_ = true;
+  const bool fits = options.math->add_gradient(flat, options.scale, sums_->own_.narrow(0, offset, flat.numel()));
+  sums_->spoiled_ = false;
+  if (options.kind == model::SumKind::fixed64) held_.emplace_back(offset, flat);
+  if (fits) return {};
+  if (options.kind != model::SumKind::fixed64 || !at::isfinite(flat).all().item<bool>()) {
+    return Error{ErrorCode::not_finite, "a gradient is NaN or infinite"};
+  }
+  return Error{ErrorCode::out_of_range,
+               "a gradient is 128 or more a token, which fixed64 does not hold: lower the learning rate"};
+}
+
+void Accumulator::Microbatch::finish() {
+  CHECK(sums_ != nullptr, "a microbatch is finished once");
+  ++sums_->microbatches_;
+  sums_ = nullptr;
+  held_.clear();
+}
+
+Accumulator::Microbatch::~Microbatch() {
+  if (!sums_ || !touched_) return;
+  const Options& options = sums_->options_;
+  if (options.kind != model::SumKind::fixed64) sums_->spoiled_ = true;
+  for (const auto& [offset, flat] : held_) {
+    options.math->subtract_gradient(flat, options.scale, sums_->own_.narrow(0, offset, flat.numel()));
   }
 }
 
-void Accumulator::write_reduced(ElementRange range, const std::int64_t* sums) {
+Result<base::Payload> Accumulator::read(ElementRange range) const {
+  if (spoiled_) {
+    return Error{ErrorCode::not_finite, "the sums of this attempt hold a part of a microbatch that failed: begin another attempt"};
+  }
+  base::Bytes bytes(static_cast<std::size_t>((range.last - range.first) * element_bytes()));
+  if (own_.defined() && !bytes.empty()) {
+    const at::Tensor slice = on_host(own_.narrow(0, range.first, range.last - range.first));
+    std::memcpy(bytes.data(), slice.const_data_ptr(), bytes.size());
+  }
+  return base::make_payload(std::move(bytes));
+}
+
+void Accumulator::write_reduced(ElementRange range, const std::byte* sums) {
   if (range.first == range.last) return;
-  if (reduced_.empty()) reduced_.resize(static_cast<std::size_t>(elements_));
-  std::memcpy(reduced_.data() + range.first, sums, static_cast<std::size_t>(range.last - range.first) * sizeof *sums);
+  if (!reduced_.defined() && !equals_own(range, sums)) store_reduced();
+  if (reduced_.defined()) {
+    const std::int64_t count = range.last - range.first;
+    const at::Tensor place = reduced_.narrow(0, range.first, count);
+    if (options_.device.is_cpu()) std::memcpy(place.mutable_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes()));
+    else place.copy_(uploaded(sums, count));
+  }
+  cover(range);
+}
+
+at::Tensor Accumulator::reduced(std::int64_t first, std::int64_t count) const {
+  return (reduced_.defined() ? reduced_ : own_).narrow(0, first, count);
+}
+
+at::Tensor Accumulator::zeros() const {
+  return at::zeros({options_.elements}, at::TensorOptions(scalar_type(options_.kind)).device(options_.device));
+}
+
+at::Tensor Accumulator::uploaded(const std::byte* sums, std::int64_t count) const {
+  const at::Tensor host = at::empty({count}, scalar_type(options_.kind));
+  std::memcpy(host.mutable_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes()));
+  return host.to(options_.device);
+}
+
+bool Accumulator::equals_own(ElementRange range, const std::byte* sums) const {
+  if (!own_.defined()) return false;
+  const std::int64_t count = range.last - range.first;
+  const at::Tensor slice = on_host(own_.narrow(0, range.first, count));
+  return std::memcmp(slice.const_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes())) == 0;
+}
+
+/// Gives the group's sums memory of their own, with what was written of them.
+void Accumulator::store_reduced() {
+  reduced_ = zeros();
+  for (const auto& [first, last] : covered_) reduced_.narrow(0, first, last - first).copy_(own_.narrow(0, first, last - first));
+}
+
+void Accumulator::cover(ElementRange range) {
   auto [first, last] = std::pair(range.first, range.last);
   auto next = covered_.lower_bound(first);
   if (next != covered_.begin() && std::prev(next)->second >= first) --next;

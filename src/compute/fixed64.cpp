@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "compute/clones.h"
+#include "compute/float_bits.h"
 
 namespace stagecoach::compute {
 namespace {
@@ -17,20 +18,35 @@ inline std::int64_t rounded(double scaled) {
   return std::bit_cast<std::int64_t>(scaled + kRounder) - std::bit_cast<std::int64_t>(kRounder);
 }
 
-STAGECOACH_CLONES std::int64_t add(const float* __restrict gradient, std::int64_t count, double scale,
-                                   std::int64_t* __restrict sums) {
+template <class Gradient>
+[[gnu::always_inline]] inline std::int64_t add(const Gradient* __restrict gradient, std::int64_t count, double scale,
+                                               std::int64_t* __restrict sums) {
   std::int64_t outside = 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    const double scaled = static_cast<double>(gradient[i]) * scale;
+    const double scaled = static_cast<double>(widen(gradient[i])) * scale;
     outside |= std::fabs(scaled) < kLimit ? 0 : 1;  // NaN compares false
     sums[i] += rounded(scaled);
   }
   return outside;
 }
 
-STAGECOACH_CLONES void subtract(const float* __restrict gradient, std::int64_t count, double scale,
-                                std::int64_t* __restrict sums) {
-  for (std::int64_t i = 0; i < count; ++i) sums[i] -= rounded(static_cast<double>(gradient[i]) * scale);
+template <class Gradient>
+[[gnu::always_inline]] inline void subtract(const Gradient* __restrict gradient, std::int64_t count, double scale,
+                                            std::int64_t* __restrict sums) {
+  for (std::int64_t i = 0; i < count; ++i) sums[i] -= rounded(static_cast<double>(widen(gradient[i])) * scale);
+}
+
+STAGECOACH_CLONES std::int64_t add_f32(const float* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  return add(gradient, count, scale, sums);
+}
+STAGECOACH_CLONES std::int64_t add_bf16(const std::uint16_t* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  return add(gradient, count, scale, sums);
+}
+STAGECOACH_CLONES void subtract_f32(const float* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  subtract(gradient, count, scale, sums);
+}
+STAGECOACH_CLONES void subtract_bf16(const std::uint16_t* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  subtract(gradient, count, scale, sums);
 }
 
 STAGECOACH_CLONES double sum_of_squares(const std::int64_t* __restrict sums, std::int64_t count, double unit) {
@@ -61,6 +77,12 @@ STAGECOACH_CLONES std::uint32_t any_not_finite(const float* __restrict values, s
   return found;
 }
 
+STAGECOACH_CLONES std::uint32_t any_bf16_not_finite(const std::uint16_t* __restrict values, std::int64_t count) {
+  std::uint32_t found = 0;
+  for (std::int64_t i = 0; i < count; ++i) found |= (values[i] & 0x7f80u) == 0x7f80u ? 1u : 0u;
+  return found;
+}
+
 }  // namespace
 
 double fixed64_scale(std::int64_t tokens) {
@@ -70,11 +92,17 @@ double fixed64_scale(std::int64_t tokens) {
 }
 
 bool fixed64_add(const float* gradient, std::int64_t count, double scale, std::int64_t* sums) {
-  return add(gradient, count, scale, sums) == 0;
+  return add_f32(gradient, count, scale, sums) == 0;
+}
+bool fixed64_add(const std::uint16_t* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  return add_bf16(gradient, count, scale, sums) == 0;
 }
 
 void fixed64_subtract(const float* gradient, std::int64_t count, double scale, std::int64_t* sums) {
-  subtract(gradient, count, scale, sums);
+  subtract_f32(gradient, count, scale, sums);
+}
+void fixed64_subtract(const std::uint16_t* gradient, std::int64_t count, double scale, std::int64_t* sums) {
+  subtract_bf16(gradient, count, scale, sums);
 }
 
 double fixed64_sum_of_squares(const std::int64_t* sums, std::int64_t count, double unit) {
@@ -82,5 +110,6 @@ double fixed64_sum_of_squares(const std::int64_t* sums, std::int64_t count, doub
 }
 
 bool all_finite(const float* values, std::int64_t count) { return any_not_finite(values, count) == 0; }
+bool all_finite(const std::uint16_t* values, std::int64_t count) { return any_bf16_not_finite(values, count) == 0; }
 
 }  // namespace stagecoach::compute

@@ -108,12 +108,10 @@ Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, const M
     std::vector<at::Tensor> gradients(infos_.size());
     auto output = backward_through(**weight_set, *microbatch, gradient, gradients);
     if (!output.ok()) return output;
-    std::vector<Accumulator::Piece> pieces;
-    for (std::size_t i = 0; i < infos_.size(); ++i) {
-      gradients[i] = gradients[i].cpu().contiguous();
-      pieces.push_back({gradients[i].const_data_ptr<float>(), offsets_[i], gradients[i].numel()});
-    }
-    RETURN_IF_ERROR(accumulator(name.step, name.attempt).add(pieces, scale_));
+    auto sum = accumulator(name.step, name.attempt).begin();
+    if (!sum.ok()) return sum.error();
+    for (std::size_t i = 0; i < infos_.size(); ++i) RETURN_IF_ERROR(sum->add(offsets_[i], gradients[i]));
+    sum->finish();
     return output;
   });
 }

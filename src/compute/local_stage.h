@@ -2,7 +2,8 @@
 //
 // In/out:  as stage.h says.
 // Thread:  compute.
-// Why:     weights live on the device; sums and moments in this machine's memory, where integers are exact whatever the device.
+// Why:     weights live on the device; sums and moments beside them where the device's arithmetic can keep them, else in this
+//          machine's memory.
 #pragma once
 
 #include <map>
@@ -59,27 +60,44 @@ class LocalStage final : public Stage {
   std::int64_t output_width() const { return config_.model.boundary_width(range_.last - 1); }
   std::int64_t tokens() const { return config_.batch.sequences * config_.batch.tokens; }
 
-  // stage_state.cpp: weights, sums, the optimizer
+  // stage_state.cpp: weights and the optimizer
+  void fill_initial();
+  bool weights_are_state() const { return config_.numbers.compute == config_.numbers.state && device_ == state_device_; }
+  base::Result<void> follows_newest(base::Step step) const;
+  WeightSet& next_version(base::WeightVersion version);
+  void update(std::size_t tensor, const UpdateFactors& factors, const Accumulator& sums, const WeightSet& weights);
+  WeightSet new_weights(std::vector<at::Tensor> tensors) const;
+
+  // stage_sums.cpp: sums
   Accumulator& accumulator(base::Step step, base::Attempt attempt);
   base::Result<const Accumulator*> reduced(base::Step step, base::Attempt attempt) const;
   base::Result<void> range_is_valid(ElementRange range) const;
-  base::Result<void> follows_newest(base::Step step) const;
-  WeightSet& next_version(base::WeightVersion version);
   void drop_sums_to(base::Step step);
-  WeightSet new_weights(std::vector<at::Tensor> tensors) const;
+
+  // stage_checkpoint.cpp: export and import
+  struct StatePlace;
+  std::vector<StatePlace> state_places();
+
+  /// What the optimizer keeps, by tensor, flat, in numbers.state, on state_device_; of the newest version. The weights here are the
+  /// masters. They are the newest WeightSet's own tensors where number and device are the same; else a WeightSet holds copies in
+  /// numbers.compute on device_, made anew by each apply.
+  struct State {
+    std::vector<at::Tensor> weights, moments, second_moments;  // no second moment under Muon
+  };
 
   const model::TrainConfig config_;
   const model::StageRange range_;
   const at::Device device_;
+  const at::Device state_device_;      // the device's own memory where it has float64 and int64, else this machine's
+  const StateMath& math_;              // knows state_device_
   const std::size_t versions_kept_;
   const std::vector<model::ParameterInfo> infos_;
   std::vector<std::int64_t> offsets_;  // of each tensor among the stage's elements
   std::int64_t elements_ = 0;
-  const double scale_;                 // fixed64's, for this microbatch size
   Rotation rotation_;
   Optimizer optimizer_;
   std::map<base::WeightVersion, WeightSet> versions_;
-  std::vector<float> moments_, second_moments_;  // N each, of the newest version
+  State state_;
   std::map<std::pair<base::Step, base::Attempt>, Accumulator> sums_;
 };
 
