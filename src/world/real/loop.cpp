@@ -11,11 +11,19 @@ namespace stagecoach::world::real {
 using base::Duration;
 using base::Instant;
 
-Instant monotonic_now() {
+namespace {
+
+std::int64_t clock_ns(clockid_t clock) {
   timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return Instant::from_ns(t.tv_sec * 1'000'000'000ll + t.tv_nsec);
+  ::clock_gettime(clock, &t);
+  return t.tv_sec * 1'000'000'000ll + t.tv_nsec;
 }
+
+}  // namespace
+
+Instant monotonic_now() { return Instant::from_ns(clock_ns(CLOCK_MONOTONIC)); }
+
+Duration thread_cpu() { return Duration::nanoseconds(clock_ns(CLOCK_THREAD_CPUTIME_ID)); }
 
 void Loop::run() {
   ::prctl(PR_SET_TIMERSLACK, 1);  // pacing needs wake-ups finer than a millisecond (reference/transport.md §8)
@@ -24,14 +32,14 @@ void Loop::run() {
 
 void Loop::say_goodbye(const std::string& text, Duration patience) {
   const Instant end = monotonic_now() + patience;
-  endpoint_.advance(monotonic_now());
+  advance();
   while (!all_acknowledged() && monotonic_now() < end) {
     sleep_until(std::min(endpoint_.next_deadline(), end));
     listen();
-    endpoint_.advance(monotonic_now());
+    advance();
   }
   for (const auto& peer : linked_) endpoint_.close(peer, text);
-  endpoint_.advance(monotonic_now());
+  advance();
 }
 
 bool Loop::all_acknowledged() const {
@@ -44,12 +52,18 @@ bool Loop::all_acknowledged() const {
 void Loop::turn() {
   listen();
   if (monotonic_now() >= handlers_.next_deadline()) handlers_.on_time();
-  endpoint_.advance(monotonic_now());  // what the handlers sent
+  advance();  // what the handlers sent
   if (!handlers_.done()) sleep_until(std::min(endpoint_.next_deadline(), handlers_.next_deadline()));
 }
 
-void Loop::listen() {
+void Loop::advance() {
+  const Duration before = thread_cpu();
   endpoint_.advance(monotonic_now());
+  link_cpu_ = link_cpu_ + (thread_cpu() - before);
+}
+
+void Loop::listen() {
+  advance();
   for (auto& event : endpoint_.take_events()) {
     if (const auto* up = std::get_if<link::LinkUp>(&event)) linked_.insert(up->peer);
     if (const auto* down = std::get_if<link::LinkDown>(&event)) linked_.erase(down->peer);

@@ -19,6 +19,9 @@ namespace stagecoach::world::real {
 /// CLOCK_MONOTONIC. The only clock of the real world's brains.
 base::Instant monotonic_now();
 
+/// CPU time that the calling thread has taken since its start.
+base::Duration thread_cpu();
+
 class Loop {
  public:
   struct Handlers {
@@ -39,8 +42,12 @@ class Loop {
   /// need not wait for silence to know. Time-driven work has ended: on_time is not called any more.
   void say_goodbye(const std::string& text, base::Duration patience);
 
+  /// Of the loop thread's CPU time, what the road took: packets, encryption, streams.
+  base::Duration link_cpu() const { return link_cpu_; }
+
  private:
   void turn();
+  void advance();
   void listen();
   void sleep_until(base::Instant wake);
   bool all_acknowledged() const;
@@ -50,6 +57,7 @@ class Loop {
   const Wakeup& wakeup_;
   Handlers handlers_;
   std::set<base::PeerId> linked_;
+  base::Duration link_cpu_;
 };
 
 }  // namespace stagecoach::world::real
