@@ -75,3 +75,27 @@ venv_make() {
     "torch==$torch_version" numpy
   echo "$torch_version" >"$venv/complete"
 }
+
+# Before `data …`: the Python packages that these inputs and this tokenizer need, where our own environment lacks them. Not with
+# torch, for most runs never read Parquet. Somebody else's environment is left alone: the program says what to install there.
+data_packages() {
+  [[ $(python_recorded) == "$venv/bin/python" ]] || return 0
+  local word parquet='' tokenizer='' packages=()
+  for word; do
+    case $word in
+      *.parquet | parquet) parquet=yes ;;
+      *.json) tokenizer=yes ;;
+      *) [[ ! -f $word/tokenizer.json ]] || tokenizer=yes ;;
+    esac
+  done
+  [[ -z $tokenizer ]] || data_has tokenizers || packages+=(tokenizers)
+  [[ -z $parquet ]] || data_has pyarrow || packages+=(pyarrow)
+  [[ ${#packages[@]} -gt 0 ]] || return 0
+  say "fetching from the Python package index into .stagecoach/venv: ${packages[*]} (tokenizers: 10 MB, pyarrow: 55 MB)"
+  lock
+  step "install ${packages[*]} (pip)" "$venv/bin/python" -m pip install --progress-bar off "${packages[@]}"
+  unlock
+}
+
+# True where our environment holds the package.
+data_has() { [[ -n $(compgen -G "$venv/lib/python3*/site-packages/$1/__init__.py") ]]; }
