@@ -17,17 +17,11 @@ void World::run_worker_effects(Node node, worker::Effects effects) {
       network_.close(node, nodes_.at(close->peer), close->text);
     } else if (auto* exit = std::get_if<wire::Exit>(&effect)) {
       log(node, "EXIT", static_cast<std::uint64_t>(exit->code));
-      if (exit->code != 0 && !w.at_risk) violate("worker " + std::to_string(node) + " ended though nothing had struck it: " + exit->text);
+      exited(node, *exit);
       w.ended = true;
       network_.leave(node);
-    } else if (auto* prepare = std::get_if<worker::Prepare>(&effect)) {
-      w.stage = prepare->assign.stage.value();
-      w.device = std::make_unique<ProvenanceStage>(config_, w.stage, options_.stages);
-      const bool head = w.stage == 0, tail = w.stage + 1 == options_.stages;
-      worker::PrepareDone done{kProvenanceElements, 8, kProvenanceBytes, head ? 0 : kProvenanceBytes, tail ? 0 : kProvenanceBytes,
-                               "provenance", std::nullopt};
-      timeline_.at(timeline_.now() + Duration::milliseconds(50),
-                   [this, node, done] { network_.for_node(node, [this, node, done] { deliver_worker(node, done, "prepared"); }); });
+    } else if (auto* request = std::get_if<worker::Prepare>(&effect)) {
+      prepare_worker(node, *request);
     } else if (auto* compute = std::get_if<worker::Compute>(&effect)) {
       run_compute(node, std::move(*compute));
     } else if (auto* said = std::get_if<worker::Note>(&effect); said && options_.trace) {
@@ -37,7 +31,32 @@ void World::run_worker_effects(Node node, worker::Effects effects) {
   plan_tick(node);
 }
 
-Duration World::device_time(const worker::ComputeRequest& request) {
+void World::exited(Node node, const wire::Exit& exit) {
+  if (exit.code != 0 && !workers_[node].at_risk)
+    violate("worker " + std::to_string(node) + " ended though nothing had struck it: " + exit.text);
+}
+
+void World::prepare_worker(Node node, const worker::Prepare& request) {
+  WorkerNode& w = workers_[node];
+  const std::int64_t elements = provenance_elements(options_.replicas);
+  w.stage = request.assign.stage.value();
+  w.device = std::make_unique<ProvenanceStage>(config_, w.stage, options_.stages, elements);
+  w.device->restore(request.assign.version, reference_.weights(w.stage, request.assign.version));
+  const bool head = w.stage == 0, tail = w.stage + 1 == options_.stages;
+  const worker::PrepareDone done{elements, 8, kProvenanceBytes, head ? 0 : kProvenanceBytes, tail ? 0 : kProvenanceBytes,
+                                 "provenance", std::nullopt};
+  prepare(node, request, [this, node, done, starts = w.starts] {
+    network_.for_node(node, [this, node, done, starts] {
+      if (workers_[node].starts == starts) deliver_worker(node, done, "prepared");
+    });
+  });
+}
+
+void World::prepare(Node, const worker::Prepare&, std::function<void()> done) {
+  timeline_.at(timeline_.now() + Duration::milliseconds(50), std::move(done));
+}
+
+Duration World::device_time(Node, const worker::ComputeRequest& request) {
   Duration time = Duration::microseconds(500);
   if (std::holds_alternative<worker::Forward>(request) || std::holds_alternative<worker::Evaluate>(request)) time = options_.forward_time;
   if (std::holds_alternative<worker::Backward>(request)) time = options_.backward_time;
@@ -48,18 +67,20 @@ Duration World::device_time(const worker::ComputeRequest& request) {
 void World::run_compute(Node node, worker::Compute compute) {
   WorkerNode& w = workers_[node];
   if (w.hung) return;
-  const Duration took = device_time(compute.request);
-  w.device_free = std::max(w.device_free, timeline_.now()) + took;
-  timeline_.at(w.device_free, [this, node, took, compute = std::move(compute)] {
-    network_.for_node(node, [this, node, took, compute] {
+  const Duration took = device_time(node, compute.request);
+  const Instant began = std::max(w.device_free, timeline_.now());
+  w.device_free = began + took;
+  timeline_.at(w.device_free, [this, node, took, began, starts = w.starts, compute = std::move(compute)] {
+    network_.for_node(node, [this, node, took, began, starts, compute] {
       WorkerNode& device = workers_[node];
-      if (device.ended || device.hung) return;
+      if (device.ended || device.hung || device.starts != starts) return;
+      worked(node, compute.request, began);
       worker::ComputeDone done{compute.op, device.device->run(compute.request), took, std::nullopt};
-      const auto version = device.device->version().value();
-      if (device.device->weights() != reference_.weights[device.stage][version])
-        return violate("the weights of stage " + std::to_string(device.stage) + " after step " + std::to_string(version) +
+      const auto version = device.device->version();
+      if (device.device->weights() != reference_.weights(device.stage, version))
+        return violate("the weights of stage " + std::to_string(device.stage) + " after step " + std::to_string(version.value()) +
                        " differ from the undisturbed run's");
-      if (version > durable_commit_.value()) return violate("a step was applied before its commit was durable");
+      if (version.value() > durable_commit_.value()) return violate("a step was applied before its commit was durable");
       deliver_worker(node, std::move(done), "computed");
     });
   });
@@ -74,8 +95,8 @@ void World::run_coordinator_effects(fleet::Effects effects) {
     } else if (auto* close = std::get_if<wire::CloseLink>(&effect)) {
       network_.close(kCoordinator, nodes_.at(close->peer), close->text);
     } else if (auto* exit = std::get_if<wire::Exit>(&effect)) {
-      if (exit->code != 0) violate("the coordinator gave up: " + exit->text);
       coordinator_ended_ = true;
+      coordinator_exited(*exit);
     } else if (auto* view = std::get_if<fleet::StoreView>(&effect)) {
       on_store(*view);
     } else if (auto* commit = std::get_if<fleet::StoreCommit>(&effect)) {
@@ -89,12 +110,17 @@ void World::run_coordinator_effects(fleet::Effects effects) {
   if (!coordinator_ended_) plan_tick(kCoordinator);
 }
 
+void World::coordinator_exited(const wire::Exit& exit) {
+  if (exit.code != 0) violate("the coordinator gave up: " + exit.text);
+}
+
 Duration World::disk_time() {
   return Duration::nanoseconds(static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(options_.disk_time_max.ns()) + 1)));
 }
 
 void World::on_store(fleet::StoreView& view) {
   if (view.record.attempt <= durable_attempt_) violate("an attempt number was used twice");
+  newest_view_ = view.record;
   timeline_.at(timeline_.now() + disk_time(), [this, attempt = view.record.attempt, op = view.op] {
     durable_attempt_ = attempt;
     deliver_coordinator(fleet::StoreDone{op, std::nullopt}, "stored");
@@ -119,9 +145,7 @@ void World::check_sent(const wire::Message& message) {
 void World::check_commit(const fleet::CommitRecord& record) {
   if (record.step != durable_commit_.next()) violate("commits are not consecutive");
   if (record.attempt != durable_attempt_) violate("a commit of an attempt that is not the newest written one");
-  const std::size_t i = record.step.value() - 1;
-  if (i >= reference_.train_losses.size() || record.train_losses != reference_.train_losses[i] ||
-      record.eval_losses != reference_.eval_losses[i])
+  if (record.train_losses != reference_.train_losses(record.step) || record.eval_losses != reference_.eval_losses(record.step))
     violate("the losses of step " + std::to_string(record.step.value()) + " differ from the undisturbed run's");
 }
 
@@ -145,7 +169,7 @@ void World::on_checkpoint(const fleet::Effect& effect) {
 
 void World::check_chunk(const fleet::CheckpointChunk& given) {
   const wire::StateChunk& chunk = given.chunk;
-  const std::uint64_t weights = reference_.weights[given.stage.value()][chunk.version.value()];
+  const std::uint64_t weights = reference_.weights(given.stage.value(), chunk.version);
   if (!checkpoint_ || chunk.version != checkpoint_->version) return violate("a slice came for a checkpoint that nobody makes");
   if (base::ByteReader(*chunk.bytes).u64() != exported_word(weights, chunk.tensor))
     violate("a checkpoint holds weights of another version");

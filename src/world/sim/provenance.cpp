@@ -70,8 +70,8 @@ std::uint64_t hash_of(const std::vector<std::uint64_t>& sums) {
 
 std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor) { return mix64(weights, tensor); }
 
-ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages)
-    : config_(config), stage_(stage), stages_(stages), weights_(fold({kInit, stage})) {}
+ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages, std::int64_t elements)
+    : config_(config), stage_(stage), stages_(stages), elements_(static_cast<std::size_t>(elements)), weights_(fold({kInit, stage})) {}
 
 std::uint64_t ProvenanceStage::input_hash(const worker::Input& input, worker::ComputeResult& result) const {
   if (stage_ > 0) return unwrap(input.boundary);
@@ -94,13 +94,13 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
     const bool tail = stage_ + 1 == stages_;
     const std::uint64_t dz = tail ? loss_hash(weights_, in) : unwrap(backward->output_gradient);
     auto& sums = sums_[{backward->step, backward->attempt}];
-    sums.resize(kProvenanceElements, 0);
+    sums.resize(elements_, 0);
     for (std::uint64_t e = 0; e < sums.size(); ++e) sums[e] += gradient_hash(stage_, backward->step.value(), tokens, in, dz, e);
     result.payload = wrap(backward_hash(stage_, weights_, in, dz));
     if (tail) result.loss_sum = loss_of(dz);
   } else if (auto* read = std::get_if<worker::ReadSum>(&request)) {
     auto& sums = sums_[{read->step, read->attempt}];
-    sums.resize(kProvenanceElements, 0);
+    sums.resize(elements_, 0);
     result.payload = wrap(std::span(sums).subspan(static_cast<std::size_t>(read->slice.first),
                                                   static_cast<std::size_t>(read->slice.last - read->slice.first)));
   } else if (auto* add = std::get_if<worker::AddParts>(&request)) {
@@ -112,7 +112,7 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
     result.payload = wrap(total);
   } else if (auto* write = std::get_if<worker::WriteReduced>(&request)) {
     auto& reduced = reduced_[{write->step, write->attempt}];
-    reduced.assign(kProvenanceElements, 0);
+    reduced.assign(elements_, 0);
     for (const auto& [slice, sums] : write->sums) {
       const auto words = unwrap_all(sums);
       for (std::size_t e = 0; e < words.size(); ++e) reduced.at(static_cast<std::size_t>(slice.first) + e) = words[e];
@@ -139,37 +139,67 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
   return result;
 }
 
-Reference undisturbed(const model::TrainConfig& config, std::uint64_t stages) {
-  Reference ref;
-  std::vector<std::uint64_t> now(stages);
-  for (std::uint64_t s = 0; s < stages; ++s) now[s] = fold({kInit, s});
-  for (std::uint64_t s = 0; s < stages; ++s) ref.weights.push_back({now[s]});
-  for (base::Step step(1); step <= model::final_step(config); step = step.next()) {
-    const auto plan = model::plan_of(config, step);
-    std::vector<std::vector<std::uint64_t>> sums(stages, std::vector<std::uint64_t>(kProvenanceElements, 0));
-    auto& train = ref.train_losses.emplace_back();
-    auto& eval = ref.eval_losses.emplace_back();
+Undisturbed::Undisturbed(const model::TrainConfig& config, std::uint64_t stages, std::int64_t elements)
+    : config_(config), stages_(stages), elements_(static_cast<std::size_t>(elements)), weights_(1) {
+  for (std::uint64_t s = 0; s < stages; ++s) weights_[0].push_back(fold({kInit, s}));
+}
+
+std::uint64_t Undisturbed::weights(std::uint64_t stage, base::WeightVersion version) {
+  reach(version.value());
+  return weights_[version.value()][stage];
+}
+
+const std::vector<double>& Undisturbed::train_losses(base::Step step) { return losses(step).train; }
+const std::vector<double>& Undisturbed::eval_losses(base::Step step) { return losses(step).eval; }
+
+const Undisturbed::Losses& Undisturbed::losses(base::Step step) {
+  reach(step.value());
+  return losses_[step];
+}
+
+void Undisturbed::forget(base::Step last) { losses_.erase(losses_.begin(), losses_.upper_bound(last)); }
+
+void Undisturbed::reach(std::uint64_t version) {
+  while (weights_.size() <= version) {
+    const base::Step step(weights_.size());
+    const std::vector<std::uint64_t> now = weights_.back();
+    const auto plan = model::plan_of(config_, step);
+    std::vector<std::vector<std::uint64_t>> sums(stages_, std::vector<std::uint64_t>(elements_, 0));
+    Losses& found = losses_[step];
     for (std::int64_t m = 0; m < plan.total(); ++m) {
       const bool trained = m < plan.train;
-      const worker::DataRef data{!trained, trained ? (step.value() - 1) * static_cast<std::uint64_t>(config.batch.microbatches) +
+      const worker::DataRef data{!trained, trained ? (step.value() - 1) * static_cast<std::uint64_t>(config_.batch.microbatches) +
                                                          static_cast<std::uint64_t>(m)
                                                    : static_cast<std::uint64_t>(m - plan.train)};
       const std::uint64_t tokens = data_hash(data);
       std::vector<std::uint64_t> in{tokens};
-      for (std::uint64_t s = 0; s + 1 < stages; ++s) in.push_back(forward_hash(s, now[s], in.back()));
-      std::uint64_t dz = loss_hash(now[stages - 1], in.back());
-      (trained ? train : eval).push_back(loss_of(dz));
-      for (std::uint64_t s = stages; trained && s-- > 0;) {
+      for (std::uint64_t s = 0; s + 1 < stages_; ++s) in.push_back(forward_hash(s, now[s], in.back()));
+      std::uint64_t dz = loss_hash(now[stages_ - 1], in.back());
+      (trained ? found.train : found.eval).push_back(loss_of(dz));
+      for (std::uint64_t s = stages_; trained && s-- > 0;) {
         for (std::uint64_t e = 0; e < sums[s].size(); ++e) sums[s][e] += gradient_hash(s, step.value(), tokens, in[s], dz, e);
         dz = backward_hash(s, now[s], in[s], dz);
       }
     }
     double squares = 0;
-    for (std::uint64_t s = 0; s < stages; ++s) squares += norm_of(s, sums[s]);
-    for (std::uint64_t s = 0; s < stages; ++s) {
-      if (plan.train > 0) now[s] = next_weights(now[s], sums[s], std::sqrt(squares));
-      ref.weights[s].push_back(now[s]);
-    }
+    for (std::uint64_t s = 0; s < stages_; ++s) squares += norm_of(s, sums[s]);
+    std::vector<std::uint64_t> next = now;
+    for (std::uint64_t s = 0; s < stages_; ++s)
+      if (plan.train > 0) next[s] = next_weights(now[s], sums[s], std::sqrt(squares));
+    weights_.push_back(std::move(next));
+  }
+}
+
+Reference undisturbed(const model::TrainConfig& config, std::uint64_t stages) {
+  Undisturbed run(config, stages);
+  Reference ref;
+  ref.weights.resize(stages);
+  const std::uint64_t last = model::final_step(config).value();
+  for (std::uint64_t version = 0; version <= last; ++version) {
+    for (std::uint64_t s = 0; s < stages; ++s) ref.weights[s].push_back(run.weights(s, base::WeightVersion(version)));
+    if (version == 0) continue;
+    ref.train_losses.push_back(run.train_losses(base::Step(version)));
+    ref.eval_losses.push_back(run.eval_losses(base::Step(version)));
   }
   return ref;
 }

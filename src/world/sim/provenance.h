@@ -7,6 +7,7 @@
 //          tolerance.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -17,8 +18,11 @@
 
 namespace stagecoach::world::sim {
 
-/// Elements of a provenance stage's flat gradient: enough for several shards of unequal length.
+/// Elements of a provenance stage's flat gradient: enough for several shards of unequal length, and one for each of many replicas.
 inline constexpr std::int64_t kProvenanceElements = 11;
+constexpr std::int64_t provenance_elements(std::uint64_t replicas) {
+  return std::max(kProvenanceElements, static_cast<std::int64_t>(replicas));
+}
 inline constexpr std::size_t kProvenanceBytes = 8;
 /// Tensors of one word each that a stage exports: their slices travel apart and overtake each other.
 inline constexpr std::uint64_t kProvenanceTensors = 3;
@@ -28,7 +32,11 @@ std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor);
 /// The device of one simulated worker.
 class ProvenanceStage {
  public:
-  ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages);
+  ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages,
+                  std::int64_t elements = kProvenanceElements);
+
+  /// Goes on from a checkpoint instead of the seeded start.
+  void restore(base::WeightVersion version, std::uint64_t weights) { version_ = version, weights_ = weights; }
 
   /// Carries out one request. Never fails: a request that no device could serve is a bug (CHECK).
   worker::ComputeResult run(const worker::ComputeRequest& request);
@@ -42,6 +50,7 @@ class ProvenanceStage {
   model::TrainConfig config_;
   std::uint64_t stage_ = 0;
   std::uint64_t stages_ = 0;
+  std::size_t elements_ = 0;
   base::WeightVersion version_;
   std::uint64_t weights_ = 0;
   using Key = std::pair<base::Step, base::Attempt>;
@@ -49,7 +58,33 @@ class ProvenanceStage {
   std::map<Key, std::vector<std::uint64_t>> reduced_;
 };
 
-/// What one machine doing everything in order would have got.
+/// What one machine doing everything in order would have got, as far as anybody has asked yet.
+class Undisturbed {
+ public:
+  Undisturbed(const model::TrainConfig& config, std::uint64_t stages, std::int64_t elements = kProvenanceElements);
+
+  std::uint64_t weights(std::uint64_t stage, base::WeightVersion version);
+  /// By microbatch of the step; nothing where forget() has passed it.
+  const std::vector<double>& train_losses(base::Step step);
+  const std::vector<double>& eval_losses(base::Step step);
+  /// The losses of steps up to this one are not asked for any more.
+  void forget(base::Step last);
+
+ private:
+  struct Losses {
+    std::vector<double> train, eval;
+  };
+  void reach(std::uint64_t version);
+  const Losses& losses(base::Step step);
+
+  model::TrainConfig config_;
+  std::uint64_t stages_ = 0;
+  std::size_t elements_ = 0;
+  std::vector<std::vector<std::uint64_t>> weights_;  // [version][stage]
+  std::map<base::Step, Losses> losses_;
+};
+
+/// All of a run at once.
 struct Reference {
   std::vector<std::vector<std::uint64_t>> weights;  // [stage][version]
   std::vector<std::vector<double>> train_losses;    // [step − 1][microbatch]

@@ -34,10 +34,18 @@ model::TrainConfig config_of(const Options& options) {
   return config;
 }
 
-World::World(const Options& options)
+model::Split split_of(const Options& options) {
+  model::Split split;
+  for (std::uint64_t s = 0; s < options.stages; ++s) split.push_back({static_cast<std::int64_t>(s), static_cast<std::int64_t>(s) + 1});
+  return split;
+}
+
+World::World(const Options& options) : World(options, config_of(options), split_of(options)) {}
+
+World::World(const Options& options, model::TrainConfig config, model::Split split)
     : options_(options),
-      config_(config_of(options)),
-      reference_(undisturbed(config_, options.stages)),
+      config_(std::move(config)),
+      reference_(config_, options.stages, provenance_elements(options.replicas)),
       random_(base::mix64(options.seed, 1)),
       network_(timeline_, options.network, base::mix64(options.seed, 2),
                Network::Handler{
@@ -53,25 +61,52 @@ World::World(const Options& options)
                      auto message = wire::decode(*frame);
                      if (!message) return violate("a frame of ours does not decode: " + message.error().message);
                      const char* name = wire::name_of(*message);
+                     arrived(at, from, *message);
                      if (at == kCoordinator) deliver_coordinator(wire::MessageArrived{key_of(from), std::move(*message)}, name);
                      else deliver_worker(at, wire::MessageArrived{key_of(from), std::move(*message)}, name);
-                   }}) {}
+                   }}) {
+  fleet_.config = config_;
+  fleet_.split = std::move(split);
+  fleet_.replicas = options_.replicas;
+  fleet_.run = base::RunId(base::mix64(options_.seed, 3));
+  fleet_.config_text = model::canonical_text(config_);
+  static_cast<base::Bytes32&>(fleet_.config_id) = digest::sha256(fleet_.config_text);
+  fleet_.layout_id = digest::sha256(model::canonical_text(fleet_.split));
+  fleet_.term = base::Term(1);
+  fleet_.checkpoint_every = options_.checkpoint_every;
+}
+
+void World::start_coordinator() {
+  coordinator_ = options_.make_coordinator ? options_.make_coordinator(fleet_) : std::make_unique<fleet::Brain>(fleet_);
+}
+
+void World::begin() {
+  start_coordinator();
+  nodes_[key_of(kCoordinator)] = kCoordinator;
+  workers_.resize(1 + options_.stages * options_.replicas);
+  for (Node node = 1; node < workers_.size(); ++node) {
+    nodes_[key_of(node)] = node;
+    timeline_.at(starts_at(node), [this, node] { start_worker(node); });
+  }
+}
+
+Instant World::starts_at(Node) { return Instant() + Duration::milliseconds(static_cast<std::int64_t>(random_.below(200))); }
+
+void World::start_worker(Node node) {
+  WorkerNode& w = workers_[node];
+  ++w.starts;
+  worker::Options worker;
+  worker.self = key_of(node);
+  worker.incarnation = base::Incarnation(node + (w.starts - 1) * workers_.size());
+  worker.coordinator = key_of(kCoordinator);
+  worker.coordinator_addresses = {{"coordinator", 1}};
+  worker.own_addresses = {{"worker-" + std::to_string(node), 1}};
+  w.brain = options_.make_worker ? options_.make_worker(worker) : std::make_unique<worker::Brain>(worker);
+  run_worker_effects(node, w.brain->start(timeline_.now()));
+}
 
 Outcome World::run() {
-  fleet::Options fleet;
-  fleet.config = config_;
-  for (std::uint64_t s = 0; s < options_.stages; ++s)
-    fleet.split.push_back({static_cast<std::int64_t>(s), static_cast<std::int64_t>(s) + 1});
-  fleet.replicas = options_.replicas;
-  fleet.run = base::RunId(base::mix64(options_.seed, 3));
-  fleet.config_text = model::canonical_text(config_);
-  static_cast<base::Bytes32&>(fleet.config_id) = digest::sha256(fleet.config_text);
-  fleet.layout_id = digest::sha256(model::canonical_text(fleet.split));
-  fleet.term = base::Term(1);
-  fleet.checkpoint_every = options_.checkpoint_every;
-  coordinator_ = options_.make_coordinator ? options_.make_coordinator(fleet) : std::make_unique<fleet::Brain>(fleet);
-  nodes_[key_of(kCoordinator)] = kCoordinator;
-  start_workers();
+  begin();
   plan_faults();
   const Instant limit = Instant() + options_.time_limit;
   while (outcome_.violation.empty() && !coordinator_ended_) {
@@ -88,26 +123,11 @@ Outcome World::run() {
     if (node.device && node.device->version().value() >= static_cast<std::uint64_t>(options_.steps))
       outcome_.final_weights[node.stage] = node.device->weights();
   if (outcome_.ok && coordinator_->committed() != model::final_step(config_)) violate("the run ended before its last step");
+  const base::WeightVersion last(model::final_step(config_).value());
   for (std::uint64_t s = 0; outcome_.ok && s < options_.stages; ++s)
-    if (outcome_.final_weights[s] != reference_.weights[s].back()) violate("the final weights of stage " + std::to_string(s) + " differ");
+    if (outcome_.final_weights[s] != reference_.weights(s, last)) violate("the final weights of stage " + std::to_string(s) + " differ");
   outcome_.ok = outcome_.violation.empty();
   return outcome_;
-}
-
-void World::start_workers() {
-  workers_.resize(1 + options_.stages * options_.replicas);
-  for (Node node = 1; node < workers_.size(); ++node) {
-    nodes_[key_of(node)] = node;
-    worker::Options worker;
-    worker.self = key_of(node);
-    worker.incarnation = base::Incarnation(node);
-    worker.coordinator = key_of(kCoordinator);
-    worker.coordinator_addresses = {{"coordinator", 1}};
-    worker.own_addresses = {{"worker-" + std::to_string(node), 1}};
-    workers_[node].brain = options_.make_worker ? options_.make_worker(worker) : std::make_unique<worker::Brain>(worker);
-    timeline_.at(Instant() + Duration::milliseconds(static_cast<std::int64_t>(random_.below(200))),
-                 [this, node] { run_worker_effects(node, workers_[node].brain->start(timeline_.now())); });
-  }
 }
 
 void World::log(Node node, const char* what, std::uint64_t detail) {
@@ -132,6 +152,7 @@ void World::deliver_worker(Node node, worker::Event event, const char* what) {
   if (w.ended || !outcome_.violation.empty()) return;
   log(node, what);
   run_worker_effects(node, w.brain->step(std::move(event), timeline_.now()));
+  stepped(node);
   const std::size_t bound = 4 * static_cast<std::size_t>(options_.microbatches + options_.eval_microbatches) + 8 * 3 * 64;
   if (w.brain->parked() > bound) violate("a worker parks more frames than its bound");
 }
@@ -159,9 +180,13 @@ void World::plan_tick(Node node) {
 }
 
 void World::send(Node from, const PeerId& to, const wire::Message& message) {
-  std::size_t weight = 200;
-  if (std::holds_alternative<wire::Offer>(message) || std::holds_alternative<wire::Gradient>(message)) weight = options_.boundary_bytes;
-  network_.send(from, nodes_.at(to), base::make_payload(wire::encode(message)), wire::priority_of(message), weight);
+  const Node at = nodes_.at(to);
+  network_.send(from, at, base::make_payload(wire::encode(message)), wire::priority_of(message), weight(from, at, message));
+}
+
+std::size_t World::weight(Node, Node, const wire::Message& message) {
+  const bool tensor = std::holds_alternative<wire::Offer>(message) || std::holds_alternative<wire::Gradient>(message);
+  return tensor ? options_.boundary_bytes : 200;
 }
 
 }  // namespace stagecoach::world::sim

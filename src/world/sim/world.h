@@ -5,6 +5,7 @@
 // Why:     three files share it (the run, the effects with their checks, the faults) and nobody else sees it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,15 +31,20 @@ inline constexpr Node kCoordinator = 0;
 PeerId key_of(Node node);
 model::TrainConfig config_of(const Options& options);
 
-/// One run. The entry is run(); effects.cpp carries out what brains ask and checks it, faults.cpp strikes.
+/// One run. The entry is run(); effects.cpp carries out what brains ask and checks it, faults.cpp strikes. PlannedWorld overrides what a
+/// plan states and this one draws.
 class World {
  public:
   explicit World(const Options& options);
+  virtual ~World() = default;
   Outcome run();
 
- private:
+ protected:
+  World(const Options& options, model::TrainConfig config, model::Split split);
+
   struct WorkerNode {
     std::unique_ptr<worker::Brain> brain;
+    std::uint64_t starts = 0;  // of its process: what was planned for an earlier one is void
     std::unique_ptr<ProvenanceStage> device;
     std::uint64_t stage = 0;
     Instant device_free;
@@ -48,7 +54,22 @@ class World {
     bool hung = false;     // its device never answers again
   };
 
-  void start_workers();
+  // What another world may decide otherwise, or wants to know.
+  virtual Instant starts_at(Node node);
+  virtual Duration device_time(Node node, const worker::ComputeRequest& request);
+  virtual std::size_t weight(Node from, Node to, const wire::Message& message);
+  virtual Duration disk_time();
+  virtual void prepare(Node node, const worker::Prepare& request, std::function<void()> done);
+  virtual void arrived(Node, Node, const wire::Message&) {}
+  virtual void stepped(Node) {}
+  virtual void worked(Node, const worker::ComputeRequest&, Instant) {}  // and when it began
+  virtual void exited(Node node, const wire::Exit& exit);
+  virtual void coordinator_exited(const wire::Exit& exit);
+  virtual void on_happening(const fleet::Happening& happening);
+
+  void begin();
+  void start_worker(Node node);
+  void start_coordinator();
   void plan_faults();
   void strike_crash();
   void strike_stall();
@@ -67,8 +88,8 @@ class World {
   void deliver_coordinator(fleet::Event event, const char* what);
   void run_worker_effects(Node node, worker::Effects effects);
   void run_coordinator_effects(fleet::Effects effects);
+  void prepare_worker(Node node, const worker::Prepare& request);
   void run_compute(Node node, worker::Compute compute);
-  Duration device_time(const worker::ComputeRequest& request);
   void send(Node from, const PeerId& to, const wire::Message& message);
   void plan_tick(Node node);
   void check_commit(const fleet::CommitRecord& record);
@@ -77,14 +98,13 @@ class World {
   void on_checkpoint(const fleet::Effect& effect);
   void check_chunk(const fleet::CheckpointChunk& chunk);
   void check_sent(const wire::Message& message);
-  Duration disk_time();
-  void on_happening(const fleet::Happening& happening);
   void log(Node node, const char* what, std::uint64_t detail = 0);
   void violate(const std::string& text);
 
   Options options_;
   model::TrainConfig config_;
-  Reference reference_;
+  fleet::Options fleet_;                  // what the coordinator starts from
+  Undisturbed reference_;
   base::Prng random_;
   Timeline timeline_;
   Network network_;
@@ -95,6 +115,7 @@ class World {
   std::vector<WorkerNode> workers_;  // by node; [0] unused
   base::Step durable_commit_;
   base::Attempt durable_attempt_;
+  fleet::ViewRecord newest_view_;         // that is being written, or is
   struct Checkpoint {
     base::WeightVersion version;
     std::set<std::pair<std::uint64_t, std::uint32_t>> tensors;  // (stage, tensor) that have arrived
