@@ -55,19 +55,15 @@ Result<std::string_view> JsonLineReader::text_of(std::string_view line) {
 
 std::size_t utf8_bytes(std::string_view text) {
   if (simdjson::validate_utf8(text.data(), text.size())) return text.size();
-  // The place of the fault, by halves of what is still thought to be right; a cut inside a character counts as before it.
-  std::size_t good = 0, bad = text.size();
-  while (good + 1 < bad) {
-    std::size_t middle = good + (bad - good) / 2;
-    while (middle > good && middle < text.size() && (static_cast<unsigned char>(text[middle]) & 0xc0) == 0x80) --middle;
-    if (middle == good) break;
-    if (simdjson::validate_utf8(text.data() + good, middle - good)) {
-      good = middle;
-    } else {
-      bad = middle;
-    }
+  // Somewhere it is not: character by character, with the same judge.
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const auto lead = static_cast<unsigned char>(text[at]);
+    const std::size_t bytes = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (bytes > text.size() - at || !simdjson::validate_utf8(text.data() + at, bytes)) break;
+    at += bytes;
   }
-  return good;
+  return at;
 }
 
 }  // namespace stagecoach::data
