@@ -5,6 +5,10 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/version.h>
 
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+#include <c10/core/CachingDeviceAllocator.h>
+#endif
+
 namespace stagecoach::compute {
 namespace {
 
@@ -62,10 +66,21 @@ void use_threads(int threads) {
   set_threads = threads;
 }
 
-std::string numerics_class_of(const at::Device& device, int threads) {
+std::string numerics_class_of(const at::Device& device, int threads, model::FloatKind compute) {
   std::string text = device.is_cpu() ? std::string("cpu ") + architecture() + " " + at::get_cpu_capability()
                                      : std::string(device.is_cuda() ? "cuda" : "mps");
-  return text + " torch " + torch_version() + " threads " + std::to_string(threads) + " float32";
+  return text + " torch " + torch_version() + " threads " + std::to_string(threads) +
+         (compute == model::FloatKind::float32 ? " float32" : " bfloat16");
+}
+
+std::int64_t free_device_bytes(const at::Device& device) {
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+  if (device.is_cuda()) {
+    return static_cast<std::int64_t>(c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first);
+  }
+#endif
+  static_cast<void>(device);
+  return 0;
 }
 
 std::string describe_devices() {

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "compute/torch.h"
+#include "model/config.h"
 
 namespace stagecoach::compute {
 
@@ -20,8 +21,11 @@ base::Result<at::Device> find_device(const std::string& name);
 /// Makes this thread's kernels use `threads` threads; does nothing where they already do.
 void use_threads(int threads);
 
-/// "cpu x86-64 AVX512 torch 2.13.0 threads 1 float32".
-std::string numerics_class_of(const at::Device& device, int threads);
+/// "cpu x86-64 AVX512 torch 2.13.0 threads 1 bfloat16".
+std::string numerics_class_of(const at::Device& device, int threads, model::FloatKind compute);
+
+/// Memory of an accelerator that nobody uses; 0 where this torch cannot say.
+std::int64_t free_device_bytes(const at::Device& device);
 
 /// "torch 2.13.0: cpu, cuda × 2".
 std::string describe_devices();

@@ -107,11 +107,11 @@ at::Tensor LocalGenerator::log_probabilities(const std::vector<std::int32_t>& to
   const LayerShape shape{1, count, seen_from(tokens, caches != nullptr)};
   at::Tensor stream = embed(weights_, shape.past_BN[0].narrow(0, shape.past_BN.size(1) - count, count));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
-    stream = layer(model_, weights_.layers[i], here, shape, stream, caches ? &(*caches)[i] : nullptr);
+    stream = layer(model_, weights_.layers[i], here, shape, stream, nullptr, caches ? &(*caches)[i] : nullptr);
   }
   if (caches) read_.insert(read_.end(), tokens.begin(), tokens.end());
-  const at::Tensor normed = rms_norm(stream, weights_.final_norm_D, model_.norm_eps);
-  return at::log_softmax(at::mm(normed, weights_.head_VD.t()), 1);
+  const at::Tensor normed = rms_norm(stream, weights_.final_norm_D.value, model_.norm_eps).y_TD;
+  return at::log_softmax(product(normed, weights_.head_VD.value).to(at::kFloat), 1);
 }
 
 /// `tokens` and, where they go on from the caches, as many before them as a cut looks back at. shapes: int64 [1, N]

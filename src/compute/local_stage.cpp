@@ -1,14 +1,14 @@
 // A microbatch through a stage: forward, loss, recompute and backward.
 //
-// Every layer has a graph of its own, from a leaf that holds its input to its output, in every stage: a split changes
-// which process runs a layer's graph and nothing in it. That is why every split gives the same bits (DESIGN §5).
+// Every layer's forward and backward are the same calls in every stage: a split changes which process makes them and nothing
+// in them. That is why every split gives the same bits (DESIGN §5).
 #include "compute/local_stage.h"
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "compute/device.h"
-#include "compute/fixed64.h"
 #include "compute/loss.h"
 
 namespace stagecoach::compute {
@@ -30,9 +30,8 @@ namespace {
 
 Result<Payload> finite_payload(const at::Tensor& tensor, const char* what) {
   const at::Tensor host = tensor.cpu().contiguous();
-  const float* values = host.const_data_ptr<float>();
-  if (!all_finite(values, host.numel())) return Error{ErrorCode::not_finite, std::string(what) + " holds NaN or infinity"};
-  const auto* bytes = reinterpret_cast<const std::byte*>(values);
+  if (!tensor_is_finite(host)) return Error{ErrorCode::not_finite, std::string(what) + " holds NaN or infinity"};
+  const auto* bytes = static_cast<const std::byte*>(host.const_data_ptr());
   return base::make_payload(base::Bytes(bytes, bytes + host.nbytes()));
 }
 
@@ -41,49 +40,47 @@ Error wrong_size(const char* what, std::size_t expected, const Payload& payload)
                                                 (payload ? std::to_string(payload->size()) : "none at all")};
 }
 
-/// The loss of the last layer's output; with `gradients`, also that of the output and, into them, of the final norm and the head.
-double tail_loss(const WeightSet& weights, double norm_eps, const at::Tensor& stream, const at::Tensor& labels_T,
-                 at::Tensor* stream_gradient, std::vector<at::Tensor>* gradients) {
-  if (gradients == nullptr) {
-    return chunked_loss(rms_norm(stream, weights.final_norm_D, norm_eps), weights.head_VD, labels_T, nullptr);
-  }
-  const at::Tensor leaf = stream.detach().requires_grad_(true);
-  const at::Tensor normed = rms_norm(leaf, weights.final_norm_D, norm_eps);
-  LossGradients loss_gradients;
-  const double loss_sum = chunked_loss(normed.detach(), weights.head_VD, labels_T, &loss_gradients);
-  auto through_norm = torch::autograd::grad({normed}, {leaf, weights.final_norm_D}, {loss_gradients.normed_TD});
-  *stream_gradient = through_norm[0].contiguous();
-  (*gradients)[gradients->size() - 2] = std::move(through_norm[1]);
-  gradients->back() = std::move(loss_gradients.head_VD);
-  return loss_sum;
-}
+/// Hands gradients to the step's sums.
+class SumSink final : public GradientSink {
+ public:
+  explicit SumSink(Accumulator::Microbatch& microbatch) : microbatch_(microbatch) {}
+  Result<void> add(std::int64_t offset, const at::Tensor& gradient) override { return microbatch_.add(offset, gradient); }
+
+ private:
+  Accumulator::Microbatch& microbatch_;
+};
 
 }  // namespace
 
-Result<Payload> LocalStage::forward(base::WeightVersion version, const StageInput& input, const std::optional<MicrobatchName>&) {
+Result<Payload> LocalStage::forward(base::WeightVersion version, const StageInput& input,
+                                    const std::optional<MicrobatchName>& name) {
   return guarded([&]() -> Result<Payload> {
     use_threads(config_.threads);
+    const at::AutoDispatchBelowADInplaceOrView no_graph;
     if (is_tail()) return Error{ErrorCode::invalid_argument, "the tail has no boundary after it: use evaluate or backward"};
     auto weight_set = weights(version);
     if (!weight_set.ok()) return weight_set.error();
     auto microbatch = read_input(input);
     if (!microbatch.ok()) return microbatch.error();
-    const at::NoGradGuard no_graph;
-    return finite_payload(run_layers(**weight_set, *microbatch), "the boundary tensor");
+    const bool keeps = name && kept_.has_room();
+    std::vector<LayerKept> kept;
+    auto payload = finite_payload(run_layers(**weight_set, *microbatch, keeps ? &kept : nullptr), "the boundary tensor");
+    if (payload.ok() && keeps) kept_.put(*name, {version, input, std::move(kept)});
+    return payload;
   });
 }
 
 Result<double> LocalStage::evaluate(base::WeightVersion version, const StageInput& input) {
   return guarded([&]() -> Result<double> {
     use_threads(config_.threads);
+    const at::AutoDispatchBelowADInplaceOrView no_graph;
     if (!is_tail()) return Error{ErrorCode::invalid_argument, "only the tail has a loss to evaluate"};
     auto weight_set = weights(version);
     if (!weight_set.ok()) return weight_set.error();
     auto microbatch = read_input(input);
     if (!microbatch.ok()) return microbatch.error();
-    const at::NoGradGuard no_graph;
-    const at::Tensor stream = run_layers(**weight_set, *microbatch);
-    const double loss = tail_loss(**weight_set, config_.model.norm_eps, stream, microbatch->labels_T, nullptr, nullptr);
+    const at::Tensor stream = run_layers(**weight_set, *microbatch, nullptr);
+    const double loss = tail_loss(**weight_set, config_.model.norm_eps, stream, microbatch->labels_T);
     if (!std::isfinite(loss)) return Error{ErrorCode::not_finite, "the loss is NaN or infinite"};
     return loss;
   });
@@ -93,6 +90,7 @@ Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, const M
                                             const Payload& output_gradient) {
   return guarded([&]() -> Result<BackwardOutput> {
     use_threads(config_.threads);
+    const at::AutoDispatchBelowADInplaceOrView no_graph;
     auto weight_set = weights(version);
     if (!weight_set.ok()) return weight_set.error();
     auto microbatch = read_input(input);
@@ -105,50 +103,40 @@ Result<BackwardOutput> LocalStage::backward(base::WeightVersion version, const M
       if (!given.ok()) return given.error();
       gradient = *given;
     }
-    std::vector<at::Tensor> gradients(infos_.size());
-    auto output = backward_through(**weight_set, *microbatch, gradient, gradients);
-    if (!output.ok()) return output;
+    std::vector<LayerKept> kept;
+    if (auto found = kept_.take(name, version, input)) {
+      kept = std::move(found->layers);
+    } else {
+      at::Tensor stream = run_layers(**weight_set, *microbatch, &kept);
+      if (is_tail()) gradient = std::move(stream);
+    }
     auto sum = accumulator(name.step, name.attempt).begin();
     if (!sum.ok()) return sum.error();
-    for (std::size_t i = 0; i < infos_.size(); ++i) RETURN_IF_ERROR(sum->add(offsets_[i], gradients[i]));
-    sum->finish();
+    SumSink sink(*sum);
+    auto output = backward_through(**weight_set, *microbatch, std::move(kept), std::move(gradient), sink);
+    if (output.ok()) sum->finish();
     return output;
   });
 }
 
-Result<BackwardOutput> LocalStage::backward_through(const WeightSet& weights, const Input& input, at::Tensor gradient,
-                                                    std::vector<at::Tensor>& gradients) const {
-  const at::AutoGradMode with_graph(true);
+/// `gradient`: of the stage's output; at the tail the last layer's output itself.
+Result<BackwardOutput> LocalStage::backward_through(const WeightSet& weights, const Input& input, std::vector<LayerKept> kept,
+                                                    at::Tensor gradient, GradientSink& sink) const {
   BackwardOutput output;
-  std::vector<at::Tensor> leaves, outputs;
-  at::Tensor stream = is_head() ? embed(weights, input.tokens_T) : input.boundary;
-  for (const LayerWeights& one : weights.layers) {
-    leaves.push_back(stream.detach().requires_grad_(true));
-    stream = layer(config_.model, one, rotation_, input.shape, leaves.back(), nullptr);
-    outputs.push_back(stream);
-  }
   if (is_tail()) {
-    output.loss_sum = tail_loss(weights, config_.model.norm_eps, stream, input.labels_T, &gradient, &gradients);
-    if (!std::isfinite(output.loss_sum)) return Error{ErrorCode::not_finite, "the loss is NaN or infinite"};
+    auto found = tail_backward(weights, config_.model.norm_eps, gradient, input.labels_T, sink);
+    if (!found.ok()) return found.error();
+    if (!std::isfinite(found->loss_sum)) return Error{ErrorCode::not_finite, "the loss is NaN or infinite"};
+    output.loss_sum = found->loss_sum;
+    gradient = found->stream_TD;
   }
-  stream.reset();
-  std::size_t end = infos_.size() - (is_tail() ? 2 : 0);
   for (std::size_t i = weights.layers.size(); i-- > 0;) {
-    const std::int64_t this_layer = range_.first + static_cast<std::int64_t>(i);
-    std::size_t begin = end;
-    while (begin > 0 && infos_[begin - 1].layer == this_layer) --begin;
-    torch::autograd::variable_list inputs{leaves[i]};
-    inputs.insert(inputs.end(), weights.tensors.begin() + static_cast<std::ptrdiff_t>(begin),
-                  weights.tensors.begin() + static_cast<std::ptrdiff_t>(end));
-    auto found = torch::autograd::grad({outputs[i]}, inputs, {gradient});
-    outputs[i].reset();
-    leaves[i].reset();
-    gradient = found[0].contiguous();
-    for (std::size_t p = begin; p < end; ++p) gradients[p] = std::move(found[1 + p - begin]);
-    end = begin;
+    auto found = layer_backward(config_.model, weights.layers[i], rotation_, input.shape, std::move(kept[i]), gradient, sink);
+    if (!found.ok()) return found.error();
+    gradient = *found;
   }
   if (is_head()) {
-    gradients[0] = at::embedding_dense_backward(gradient, input.tokens_T, config_.model.vocab, -1, false);
+    RETURN_IF_ERROR(embed_backward(weights, input.tokens_T, gradient, sink));
     return output;
   }
   auto payload = finite_payload(gradient, "the input's gradient");
@@ -157,9 +145,12 @@ Result<BackwardOutput> LocalStage::backward_through(const WeightSet& weights, co
   return output;
 }
 
-at::Tensor LocalStage::run_layers(const WeightSet& weights, const Input& input) const {
+at::Tensor LocalStage::run_layers(const WeightSet& weights, const Input& input, std::vector<LayerKept>* kept) const {
   at::Tensor stream = is_head() ? embed(weights, input.tokens_T) : input.boundary;
-  for (const LayerWeights& one : weights.layers) stream = layer(config_.model, one, rotation_, input.shape, stream, nullptr);
+  if (kept != nullptr) kept->resize(weights.layers.size());
+  for (std::size_t i = 0; i < weights.layers.size(); ++i) {
+    stream = layer(config_.model, weights.layers[i], rotation_, input.shape, stream, kept ? &(*kept)[i] : nullptr);
+  }
   return stream;
 }
 
@@ -191,12 +182,17 @@ Result<LocalStage::Input> LocalStage::read_input(const StageInput& input) const 
     out.boundary = *boundary;
   }
   if (!is_head() && !is_tail() && !sees_tokens()) return out;
+  RETURN_IF_ERROR(read_tokens(input.tokens, out));
+  return out;
+}
+
+Result<void> LocalStage::read_tokens(const Payload& tokens, Input& out) const {
   const std::int64_t columns = config_.batch.tokens + 1;
   const auto count = static_cast<std::size_t>(config_.batch.sequences * columns);
-  if (!input.tokens || input.tokens->size() != count * 4) return wrong_size("the tokens", count * 4, input.tokens);
+  if (!tokens || tokens->size() != count * 4) return wrong_size("the tokens", count * 4, tokens);
   const at::Tensor ids = at::empty({config_.batch.sequences, columns}, at::kInt);
   std::int32_t* values = ids.mutable_data_ptr<std::int32_t>();
-  std::memcpy(values, input.tokens->data(), count * 4);
+  std::memcpy(values, tokens->data(), count * 4);
   for (std::size_t i = 0; i < count; ++i) {
     if (values[i] < 0 || values[i] >= config_.model.vocab) {
       return Error{ErrorCode::invalid_argument, "token " + std::to_string(values[i]) + " is outside the vocabulary of " +
@@ -204,23 +200,28 @@ Result<LocalStage::Input> LocalStage::read_input(const StageInput& input) const 
     }
   }
   const auto column_range = [&](std::int64_t first) {
-    return ids.narrow(1, first, config_.batch.tokens).reshape({tokens()}).to(device_, at::kLong);
+    return ids.narrow(1, first, config_.batch.tokens).reshape({this->tokens()}).to(device_, at::kLong);
   };
   if (is_head() || sees_tokens()) out.tokens_T = column_range(0);
   if (sees_tokens()) out.shape.past_BN = out.tokens_T.view({config_.batch.sequences, config_.batch.tokens});
   if (is_tail()) out.labels_T = column_range(1);
-  return out;
+  return {};
 }
 
 Result<at::Tensor> LocalStage::boundary_tensor(const Payload& payload, std::int64_t width, const char* what) const {
-  const auto bytes = static_cast<std::size_t>(tokens() * width) * sizeof(float);
+  const at::ScalarType type = config_.numbers.compute == model::FloatKind::float32 ? at::kFloat : at::kBFloat16;
+  const auto bytes = static_cast<std::size_t>(tokens() * width * model::bytes_of(config_.numbers.compute));
   if (!payload || payload->size() != bytes) return wrong_size(what, bytes, payload);
-  // A copy: a payload's bytes need not be aligned as torch's are, and kernels may choose their path by alignment.
-  const at::Tensor host = at::empty({tokens(), width});
-  std::memcpy(host.mutable_data_ptr<float>(), payload->data(), bytes);
-  if (!all_finite(host.const_data_ptr<float>(), host.numel())) {
-    return Error{ErrorCode::not_finite, std::string(what) + " holds NaN or infinity"};
+  // Read where it lies if it is aligned as torch's own memory is; else a copy, since kernels may choose their path by alignment.
+  constexpr std::uintptr_t kTorchAlignment = 64;
+  at::Tensor host;
+  if (reinterpret_cast<std::uintptr_t>(payload->data()) % kTorchAlignment == 0) {
+    host = at::from_blob(const_cast<std::byte*>(payload->data()), {tokens(), width}, [payload](void*) {}, type);
+  } else {
+    host = at::empty({tokens(), width}, type);
+    std::memcpy(host.mutable_data_ptr(), payload->data(), bytes);
   }
+  if (!tensor_is_finite(host)) return Error{ErrorCode::not_finite, std::string(what) + " holds NaN or infinity"};
   return host.to(device_);
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compute/accumulator.h"
+#include "compute/kept_forwards.h"
 #include "compute/layers.h"
 #include "compute/optimizer.h"
 #include "compute/stage.h"
@@ -49,10 +50,11 @@ class LocalStage final : public Stage {
   struct Input;
   base::Result<const WeightSet*> weights(base::WeightVersion version) const;
   base::Result<Input> read_input(const StageInput& input) const;
+  base::Result<void> read_tokens(const base::Payload& tokens, Input& input) const;
   base::Result<at::Tensor> boundary_tensor(const base::Payload& payload, std::int64_t width, const char* what) const;
-  at::Tensor run_layers(const WeightSet& weights, const Input& input) const;
-  base::Result<BackwardOutput> backward_through(const WeightSet& weights, const Input& input, at::Tensor output_gradient,
-                                                std::vector<at::Tensor>& gradients) const;
+  at::Tensor run_layers(const WeightSet& weights, const Input& input, std::vector<LayerKept>* kept) const;
+  base::Result<BackwardOutput> backward_through(const WeightSet& weights, const Input& input, std::vector<LayerKept> kept,
+                                                at::Tensor gradient, GradientSink& sink) const;
   bool is_head() const { return range_.first == 0; }
   bool is_tail() const { return range_.last == config_.model.layers; }
   bool sees_tokens() const;  // at a cut in front of one of its layers
@@ -66,7 +68,7 @@ class LocalStage final : public Stage {
   base::Result<void> follows_newest(base::Step step) const;
   WeightSet& next_version(base::WeightVersion version);
   void update(std::size_t tensor, const UpdateFactors& factors, const Accumulator& sums, const WeightSet& weights);
-  WeightSet new_weights(std::vector<at::Tensor> tensors) const;
+  void share_state(const WeightSet& newest);  // its tensors become the masters, where they can be
 
   // stage_sums.cpp: sums
   Accumulator& accumulator(base::Step step, base::Attempt attempt);
@@ -99,6 +101,7 @@ class LocalStage final : public Stage {
   std::map<base::WeightVersion, WeightSet> versions_;
   State state_;
   std::map<std::pair<base::Step, base::Attempt>, Accumulator> sums_;
+  KeptForwards kept_;
 };
 
 }  // namespace stagecoach::compute

@@ -120,6 +120,7 @@ Result<void> LocalStage::import_state(base::WeightVersion version, const std::ve
     }
     // Older versions and all sums belong to the past that this state replaces.
     sums_.clear();
+    kept_.clear();
     versions_.erase(versions_.begin(), std::prev(versions_.end()));
     auto node = versions_.extract(versions_.begin());
     node.key() = version;

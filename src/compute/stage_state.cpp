@@ -48,7 +48,8 @@ LocalStage::LocalStage(const StageOptions& options, const at::Device& device)
       versions_kept_(static_cast<std::size_t>(options.versions_kept)),
       infos_(model::parameters(options.config.model, options.range)),
       rotation_(make_rotation(options.config.model, options.config.batch.tokens, device)),
-      optimizer_(options.config) {
+      optimizer_(options.config),
+      kept_(options.recompute, options.kept_bytes_max > 0 ? options.kept_bytes_max : default_kept_bytes(device)) {
   fill_initial();
 }
 
@@ -68,12 +69,12 @@ void LocalStage::fill_initial() {
     state_.moments.push_back(at::zeros({info.elements()}, kept));
     state_.second_moments.push_back(muon ? at::Tensor() : at::zeros({info.elements()}, kept));
   }
-  versions_.emplace(base::WeightVersion(0), new_weights(std::move(tensors)));
+  share_state(versions_.emplace(base::WeightVersion(0), weight_set(range_, infos_, std::move(tensors))).first->second);
 }
 
-WeightSet LocalStage::new_weights(std::vector<at::Tensor> tensors) const {
-  for (at::Tensor& tensor : tensors) tensor.requires_grad_(true);
-  return weight_set(range_, infos_, std::move(tensors));
+void LocalStage::share_state(const WeightSet& newest) {
+  if (!weights_are_state()) return;
+  for (std::size_t i = 0; i < infos_.size(); ++i) state_.weights[i] = newest.tensors[i].view({-1});
 }
 
 Result<void> LocalStage::follows_newest(base::Step step) const {
@@ -88,7 +89,7 @@ WeightSet& LocalStage::next_version(base::WeightVersion version) {
   if (versions_.size() < versions_kept_) {
     std::vector<at::Tensor> copies;
     for (const at::Tensor& tensor : versions_.rbegin()->second.tensors) copies.push_back(tensor.detach().clone());
-    next = &versions_.emplace(version, new_weights(std::move(copies))).first->second;
+    next = &versions_.emplace(version, weight_set(range_, infos_, std::move(copies))).first->second;
   } else {
     auto node = versions_.extract(versions_.begin());
     node.key() = version;
@@ -98,9 +99,7 @@ WeightSet& LocalStage::next_version(base::WeightVersion version) {
     }
     next = &versions_.insert(std::move(node)).position->second;
   }
-  if (weights_are_state()) {
-    for (std::size_t i = 0; i < infos_.size(); ++i) state_.weights[i] = next->tensors[i].detach().view({-1});
-  }
+  share_state(*next);
   return *next;
 }
 
@@ -153,6 +152,6 @@ Result<void> LocalStage::apply_nothing(base::Step step) {
   });
 }
 
-std::string LocalStage::numerics_class() const { return numerics_class_of(device_, config_.threads); }
+std::string LocalStage::numerics_class() const { return numerics_class_of(device_, config_.threads, config_.numbers.compute); }
 
 }  // namespace stagecoach::compute

@@ -93,10 +93,12 @@ Result<std::vector<TensorNorm>> LocalStage::norms(base::Step step, base::Attempt
 }
 
 void LocalStage::drop_sums_to(base::Step step) {
+  kept_.drop_steps_to(step, versions_.begin()->first);
   sums_.erase(sums_.begin(), sums_.lower_bound({step.next(), base::Attempt(0)}));
 }
 
 void LocalStage::void_attempts_before(base::Attempt attempt) {
+  kept_.drop_attempts_before(attempt);
   std::erase_if(sums_, [attempt](const auto& entry) { return entry.first.second < attempt; });
 }
 

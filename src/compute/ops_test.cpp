@@ -1,0 +1,122 @@
+// Claims: each fused operation's CPU kernel computes what plain ATen operators compute, forward and backward, fp32 to rounding and
+// bf16 to one rounding of its own, at odd sizes too; the results do not depend on the number of threads.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "compute/device.h"
+#include "compute/ops.h"
+
+namespace stagecoach::compute {
+namespace {
+
+class Ops : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  void SetUp() override { at::manual_seed(7); }
+  at::Tensor random(at::IntArrayRef shape, double scale = 1.0) const { return (at::randn(shape) * scale).to(GetParam()); }
+
+  /// The largest difference against the largest value: rounding twice in bf16, a handful of roundings in fp32.
+  void near(const at::Tensor& ours, const at::Tensor& theirs, const char* what) const {
+    ASSERT_EQ(ours.sizes(), theirs.sizes()) << what;
+    const at::Tensor a = ours.to(at::kDouble), b = theirs.to(at::kDouble);
+    const double largest = b.abs().max().item<double>();
+    EXPECT_GT(largest, 0) << what;
+    EXPECT_LE((a - b).abs().max().item<double>() / largest, GetParam() == at::kFloat ? 4e-6 : 1.0 / 128) << what;
+  }
+};
+
+TEST_P(Ops, norm_forward_and_backward) {
+  for (const auto& [rows, width] : {std::pair{1, 3}, std::pair{67, 48}, std::pair{300, 129}}) {
+    const at::Tensor x = random({rows, width}), weight = random({width}), dy = random({rows, width});
+    const NormOutput ours = rms_norm(x, weight, 1e-5), theirs = rms_norm(x, weight, 1e-5, Way::aten);
+    near(ours.y_TD, theirs.y_TD, "y");
+    near(ours.rstd_T, theirs.rstd_T, "rstd");
+    for (const at::Tensor& skip : {at::Tensor(), random({rows, width}), random({rows, 2})}) {
+      const NormGradients a = rms_norm_backward(x, weight, ours.rstd_T, dy, skip);
+      const NormGradients b = rms_norm_backward(x, weight, ours.rstd_T, dy, skip, Way::aten);
+      near(a.x_TD, b.x_TD, "dx");
+      near(a.weight_D, b.weight_D, "dweight");
+    }
+  }
+}
+
+TEST_P(Ops, rotation_turns_and_turns_back) {
+  const AttentionShape shape{2, 19, 6, 2, 10};
+  const at::Tensor angles = at::arange(19).unsqueeze(1) * at::rand({1, 5});
+  const Rotation rotation{angles.cos(), angles.sin()};
+  const at::Tensor start = random({38, shape.row()});
+  at::Tensor ours = start.clone(), theirs = start.clone();
+  rotate(shape, rotation, Turn::forward, ours);
+  rotate(shape, rotation, Turn::forward, theirs, Way::aten);
+  near(ours, theirs, "turned");
+  rotate(shape, rotation, Turn::back, ours);
+  near(ours, start, "turned back");
+}
+
+TEST_P(Ops, gate_and_silu_forward_and_backward) {
+  const at::Tensor dy = random({33, 100}), x = random({33, 100}, 6);
+  at::Tensor ours = random({33, 200}, 6), theirs = ours.clone();
+  near(gate(ours), gate(theirs, Way::aten), "gate");
+  near(gate_backward(ours, dy), gate_backward(theirs, dy, Way::aten), "gate again");
+  near(ours, theirs, "its gradient");
+  near(silu_forward(x), silu_forward(x, Way::aten), "silu");
+  ours = dy.clone(), theirs = dy.clone();
+  near(silu_backward(x, ours), silu_backward(x, theirs, Way::aten), "silu again");
+  near(ours, theirs, "its gradient");
+}
+
+TEST_P(Ops, cross_entropy_and_its_gradient) {
+  for (const std::int64_t vocab : {5, 61, 256, 5'000}) {
+    const at::Tensor labels = at::randint(vocab, {23});
+    at::Tensor ours = random({23, vocab}, 3), theirs = ours.clone();
+    const double loss = cross_entropy(ours, labels, false);
+    EXPECT_EQ(cross_entropy(ours, labels, true), loss);
+    EXPECT_NEAR(loss, cross_entropy(theirs, labels, true, Way::aten), 1e-5 * loss);
+    near(ours, theirs, "dlogits");
+  }
+}
+
+TEST_P(Ops, weight_gradient_is_the_product_of_transposed_rows) {
+  for (const auto& [rows, from, to] : {std::tuple{8, 8, 8}, std::tuple{51, 48, 100}, std::tuple{130, 33, 7}}) {
+    const at::Tensor dy = random({rows, to}), x = random({rows, from});
+    near(weight_gradient(dy, x), weight_gradient(dy, x, Way::aten), "dweight");
+    near(weight_gradient(dy, x), at::mm(dy.to(at::kFloat).t(), x.to(at::kFloat)), "dweight in fp32");
+  }
+}
+
+TEST_P(Ops, attention_forward_and_backward) {
+  // Head widths from one pair to beyond a tile, sequences shorter, as long and longer than a tile and than a stretch of tiles.
+  const AttentionShape shapes[] = {{1, 1, 1, 1, 2},    {3, 17, 6, 2, 8},   {1, 64, 2, 2, 16},
+                                   {2, 65, 4, 1, 32},  {1, 200, 2, 1, 66}, {1, 130, 2, 2, 128},
+                                   {1, 640, 2, 1, 16}, {1, 33, 3, 3, 10}};
+  for (const AttentionShape& shape : shapes) {
+    const at::Tensor qkv = random({shape.sequences * shape.tokens, shape.row()});
+    const at::Tensor gradient = random({shape.sequences * shape.tokens, shape.heads * shape.width});
+    const AttentionKept ours = attention_forward(shape, qkv), theirs = attention_forward_by_aten(shape, qkv);
+    near(ours.out_TD, theirs.out_TD, "out");
+    if (shape.tokens > 1) near(ours.lse_BHS, theirs.lse_BHS, "lse");
+    near(attention_backward(shape, qkv, ours, gradient), attention_backward_by_aten(shape, qkv, ours, gradient), "dqkv");
+  }
+}
+
+TEST_P(Ops, do_not_depend_on_the_number_of_threads) {
+  const AttentionShape shape{4, 100, 4, 2, 32};
+  const at::Tensor qkv = random({400, shape.row()}), gradient = random({400, 128}), weight = random({128});
+  std::vector<at::Tensor> found[2];
+  for (const int threads : {1, 2}) {
+    use_threads(threads);
+    const AttentionKept attended = attention_forward(shape, qkv);
+    const NormOutput normed = rms_norm(attended.out_TD, weight, 1e-5);
+    const NormGradients gradients = rms_norm_backward(attended.out_TD, weight, normed.rstd_T, gradient, gradient);
+    found[threads - 1] = {attended.out_TD, attended.lse_BHS, attention_backward(shape, qkv, attended, gradient),
+                          normed.y_TD, gradients.x_TD, gradients.weight_D};
+  }
+  use_threads(1);
+  for (std::size_t i = 0; i < found[0].size(); ++i) EXPECT_TRUE(at::equal(found[0][i], found[1][i])) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Numbers, Ops, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return std::string(at::toString(info.param)); });
+
+}  // namespace
+}  // namespace stagecoach::compute

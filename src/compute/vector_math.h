@@ -1,0 +1,71 @@
+// Arithmetic that the kernels' loops are made of: bf16 to and from fp32, lanes, exp.
+//
+// Why:     a loop vectorises only if everything in it is plain operations; libm's exp is a call. Included by files that are
+//          compiled without contraction (clones.h), so that every clone computes the same bits.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "compute/kernels.h"
+
+// GCC inlines a helper into every clone only where it must.
+#define STAGECOACH_INLINE inline __attribute__((always_inline))
+
+namespace stagecoach::compute {
+
+STAGECOACH_INLINE float load(float x) { return x; }
+STAGECOACH_INLINE float load(BFloat x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+
+STAGECOACH_INLINE void store(float x, float& to) { to = x; }
+/// Rounds to nearest, ties to even; NaN stays NaN.
+STAGECOACH_INLINE void store(float x, BFloat& to) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  to.bits = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+inline constexpr std::int64_t kLanes = 16;
+
+/// The lanes' sum, always in this order.
+STAGECOACH_INLINE float added(const float (&lanes)[kLanes]) {
+  float half[kLanes / 2];
+  for (std::int64_t j = 0; j < kLanes / 2; ++j) half[j] = lanes[j] + lanes[j + kLanes / 2];
+  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+}
+
+STAGECOACH_INLINE float larger(float a, float b) { return a > b ? a : b; }
+
+STAGECOACH_INLINE float largest(const float (&lanes)[kLanes]) {
+  float out = lanes[0];
+  for (std::int64_t j = 1; j < kLanes; ++j) out = larger(lanes[j], out);
+  return out;
+}
+
+/// e^x to about one unit in the last place between −87 and 88, 0 … inf beyond; NaN stays NaN (Cephes' expf: range reduction by
+/// ln 2 in two parts, a polynomial of degree 5).
+STAGECOACH_INLINE float exponential(float x) {
+  constexpr float kRounder = 12'582'912.0f;  // 1.5·2^23: adding it rounds to an integer
+  float bounded = x < -87.3f ? -87.3f : x;
+  bounded = bounded > 88.7f ? 88.7f : bounded;
+  const float shifted = bounded * 1.44269504f + kRounder;
+  const float n = shifted - kRounder;
+  const float r = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  // 2^n in two factors, so that n = 128 does not overflow before the product does.
+  const auto power = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(kRounder));
+  const std::int32_t half = power >> 1;
+  const float first = std::bit_cast<float>((half + 127) << 23);
+  const float second = std::bit_cast<float>((power - half + 127) << 23);
+  return p * first * second;
+}
+
+STAGECOACH_INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+}  // namespace stagecoach::compute
