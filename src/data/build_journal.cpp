@@ -77,11 +77,11 @@ Result<BuildJournal> BuildJournal::open(const fs::path& directory, const std::st
 }
 
 Result<void> BuildJournal::record(const ShardInfo& shard, const BuildCursor& cursor,
-                                  const std::vector<SourceEnd>& sources) {
-  const auto news = std::span(sources).subspan(state_.sources.size());
+                                  std::span<const SourceEnd> sources) {
+  const auto news = sources.subspan(state_.sources.size());
   RETURN_IF_ERROR(write_whole_file(directory_ / entry_name(state_.shards.size()), journal_entry(shard, cursor, news)));
   state_.shards.push_back(shard);
-  state_.sources = sources;
+  state_.sources.assign(sources.begin(), sources.end());
   state_.cursor = cursor;
   return {};
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,7 @@ class BuildJournal {
 
   /// Writes that a shard is whole and that `cursor` is the state before the block in which it ended; `sources` are those
   /// of all inputs before that.
-  base::Result<void> record(const ShardInfo& shard, const BuildCursor& cursor, const std::vector<SourceEnd>& sources);
+  base::Result<void> record(const ShardInfo& shard, const BuildCursor& cursor, std::span<const SourceEnd> sources);
 
   /// Removes what open and record wrote: the shards are complete.
   static base::Result<void> remove(const std::filesystem::path& directory);

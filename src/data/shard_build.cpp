@@ -52,7 +52,10 @@ class Build {
         cursor_(journal_.state().cursor),
         sources_(journal_.state().sources),
         writer_(directory, {tokenizer.vocab(), plan.tokens_per_shard},
-                [this](const ShardInfo& shard) { return journal_.record(shard, before_, sources_); }) {
+                [this](const ShardInfo& shard) {
+                  // After the last block its input is among the sources already, and the cursor is before that block.
+                  return journal_.record(shard, before_, std::span(sources_).first(before_.input));
+                }) {
     for (const Input& input : plan.inputs) progress_.total_bytes += input.bytes;
     for (std::size_t i = 0; i < sources_.size(); ++i) read_before_ += plan.inputs[i].bytes;
   }

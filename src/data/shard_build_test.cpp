@@ -53,7 +53,7 @@ class ShardBuildTest : public DirectoryTest {
       plan.inputs.back().name = name;
     }
     plan.end_of_document = 0;
-    plan.tokens_per_shard = 100'003;
+    plan.tokens_per_shard = 400'003;
     plan.threads = threads;
     return plan;
   }
@@ -211,22 +211,32 @@ TEST_F(ShardBuildTest, BrokenThingsAreRefusedOrLeftOut) {
 }
 
 TEST_F(ShardBuildTest, AFullDiskIsSaidAndGoneOnFrom) {
-  // Claim: no space for a shard is out_of_space; with space again the result is that of an undisturbed build.
-  ASSERT_TRUE(build(directory_ / "whole", plan()).ok());
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    ::signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit{50'000, 50'000};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-    const auto built = build(directory_ / "out", plan());
-    ::_exit(!built.ok() && built.error().code == ErrorCode::out_of_space ? 0 : 1);
+  // Claim: no space for a shard, or for the manifest after all shards, is out_of_space; with space again the result is that of an
+  // undisturbed build.
+  const std::pair<std::int64_t, rlim_t> cases[] = {{100'003, 50'000}, {25'003, 27'000}};
+  for (const auto& [tokens_per_shard, bytes] : cases) {
+    BuildPlan small = plan();
+    small.inputs = {small.inputs[1]};
+    small.tokens_per_shard = tokens_per_shard;
+    const fs::path whole = directory_ / ("whole" + std::to_string(bytes)), out = directory_ / ("out" + std::to_string(bytes));
+    ASSERT_TRUE(build(whole, small).ok());
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ::signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{bytes, bytes};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+      const auto built = build(out, small);
+      ::_exit(!built.ok() && built.error().code == ErrorCode::out_of_space ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    EXPECT_EQ(fs::exists(out / "shard-00099.done"), bytes == 27'000u);
+    const auto built = build(out, small);
+    ASSERT_TRUE(built.ok()) << built.error().message;
+    EXPECT_TRUE(files_of(out) == files_of(whole));
   }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  ASSERT_TRUE(build(directory_ / "out", plan()).ok());
-  EXPECT_TRUE(files_of(directory_ / "out") == files_of(directory_ / "whole"));
 }
 
 TEST_F(ShardBuildTest, NothingToLearnFromIsAnError) {
