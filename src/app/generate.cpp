@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "app/generate_stream.h"
+#include "app/interpreter.h"
 #include "base/prng.h"
 #include "compute/library.h"
 #include "model/parameters.h"
@@ -79,11 +80,8 @@ Result<void> generate(const GenerateOptions& options, std::ostream& out, std::os
   if (!loaded->notice.empty()) err << loaded->notice << "\n";
   const model::TrainConfig& config = loaded->config;
 
-  auto tokenizer = data::make_byte_tokenizer();
-  if (tokenizer->vocab() != config.model.vocab)
-    return Error{ErrorCode::mismatch, loaded->path + ": the model has a vocabulary of " +
-                                          std::to_string(config.model.vocab) + ", the tokenizer " +
-                                          tokenizer->id().name + " one of " + std::to_string(tokenizer->vocab())};
+  auto tokenizer = tokenizer_of(*loaded, options.tokenizer, python_interpreter(options.python));
+  if (!tokenizer) return tokenizer.error();
   auto library = compute::open_library(options.library.empty() ? library_beside_program() : options.library);
   if (!library) return library.error();
   auto generator =
@@ -98,7 +96,7 @@ Result<void> generate(const GenerateOptions& options, std::ostream& out, std::os
   stream.window = config.batch.tokens;
   stream.sampling = {options.temperature, options.top_p, options.seed};
   stream.stopped = [] { return interrupted != 0; };
-  return stream_text(**generator, *tokenizer, stream, out);
+  return stream_text(**generator, **tokenizer, stream, out);
 }
 
 }  // namespace
@@ -119,6 +117,9 @@ CLI::App* add_generate_command(CLI::App& app, GenerateOptions& options) {
   command->add_option("--seed", options.seed, "of the sampling: the same seed writes the same text")
       ->capture_default_str();
   command->add_option("--threads", options.threads, "of the computation; 0 = as in training")->capture_default_str();
+  command->add_option("--tokenizer", options.tokenizer,
+                      "byte, a .model or a tokenizer.json [the one that lies beside the checkpoint]");
+  command->add_option("--python", options.python, "the interpreter that has `tokenizers` [the one of the set-up]");
   return command;
 }
 
@@ -164,6 +165,28 @@ Result<LoadedModel> load_model(const std::string& path) {
   return loaded;
 }
 
+Result<std::unique_ptr<data::Tokenizer>> tokenizer_of(const LoadedModel& model, const std::string& named,
+                                                      const std::string& python) {
+  std::string spec = named;
+  // A checkpoint lies in <run>/checkpoints/step-…, its tokenizer in <run>; or somebody has copied both to one place.
+  const fs::path checkpoint = fs::absolute(model.path).lexically_normal();
+  const fs::path clean = checkpoint.has_filename() ? checkpoint : checkpoint.parent_path();
+  for (const fs::path& folder : {clean, clean.parent_path(), clean.parent_path().parent_path()}) {
+    if (spec.empty()) spec = data::tokenizer_file_in(folder).string();
+  }
+  const bool found = !spec.empty();
+  auto tokenizer = data::open_tokenizer(found ? spec : std::string(data::kByteTokenizer), {python});
+  if (!tokenizer || (*tokenizer)->vocab() == model.config.model.vocab) return tokenizer;
+  const std::string has = model.path + ": the model has a vocabulary of " + std::to_string(model.config.model.vocab);
+  if (!found) {
+    return Error{ErrorCode::mismatch, has + " and no tokenizer lies beside it (byte-256 has " +
+                                          std::to_string((*tokenizer)->vocab()) +
+                                          "): pass the one of its token shards with --tokenizer FILE"};
+  }
+  return Error{ErrorCode::mismatch, has + ", the tokenizer " + spec + " one of " + std::to_string((*tokenizer)->vocab()) +
+                                        ": pass the one of its token shards with --tokenizer FILE"};
+}
+
 Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokenizer, const StreamOptions& options,
                          std::ostream& out) {
   auto prompt = tokenizer.encode(options.prompt);
@@ -180,6 +203,7 @@ Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokeniz
   };
 
   Utf8Stream text;
+  TokenStream words(tokenizer, past);
   out << text.push(options.prompt) << std::flush;
   std::uint64_t seed = options.sampling.seed;
   RETURN_IF_ERROR(restart(seed));
@@ -190,12 +214,15 @@ Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokeniz
     }
     auto token = generator.next();
     if (!token) return token.error();
-    auto bytes = tokenizer.decode(std::span<const std::int32_t>(&*token, 1));
+    if (tokenizer.end_of_document() == *token) break;
+    auto bytes = words.push(*token);
     if (!bytes) return bytes.error();
     past.push_back(*token);
     out << text.push(*bytes) << std::flush;
   }
-  out << text.finish() << "\n" << std::flush;
+  auto rest = words.finish();
+  if (!rest) return rest.error();
+  out << text.push(*rest) << text.finish() << "\n" << std::flush;
   return {};
 }
 

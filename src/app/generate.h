@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ struct GenerateOptions {
   std::uint64_t seed = 0;
   int threads = 0;      // 0 = as in training
   std::string library;  // the compute library; empty = beside the program
+  std::string tokenizer;  // a tokenizer's file; empty = the one that lies beside the checkpoint
+  std::string python;   // for a tokenizer.json; empty = the one the program was configured with
 };
 
 inline constexpr std::int64_t kGenerateTokensMax = 1'000'000;
@@ -63,6 +66,13 @@ struct LoadedModel {
 ///         io_error
 base::Result<LoadedModel> load_model(const std::string& path);
 
+/// The tokenizer of a model: `named` where the user named one, else the file that the run keeps beside its checkpoints, else
+/// byte-256.
+///
+/// errors: mismatch  its vocabulary is not the model's: says what to pass · those of data::open_tokenizer
+base::Result<std::unique_ptr<data::Tokenizer>> tokenizer_of(const LoadedModel& model, const std::string& named,
+                                                            const std::string& python);
+
 /// How the loop samples and when it ends.
 struct StreamOptions {
   std::string prompt;
@@ -72,7 +82,7 @@ struct StreamOptions {
   std::function<bool()> stopped;  // asked before each token
 };
 
-/// Writes prompt and continuation to `out`, flushed after each character. Beyond `window` tokens the model would read
+/// Writes prompt and continuation to `out`, flushed after each character; a token that ends a document ends the text. Beyond `window` tokens the model would read
 /// positions it has never seen: then its past is cut to the newest half and read again, under a seed that follows from
 /// the first one.
 ///

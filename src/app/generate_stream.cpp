@@ -1,5 +1,8 @@
 #include "app/generate_stream.h"
 
+#include <algorithm>
+#include <utility>
+
 #include <utility>
 
 namespace stagecoach::app {
@@ -65,6 +68,39 @@ void Utf8Stream::take(unsigned char byte, std::string& out) {
     out += static_cast<char>(byte);
   else
     out += kReplacement;
+}
+
+TokenStream::TokenStream(data::Tokenizer& tokenizer, std::span<const std::int32_t> past) : tokenizer_(tokenizer) {
+  constexpr std::size_t kPast = 6;  // enough for any tokenizer's idea of what a space depends on
+  const auto newest = past.last(std::min(past.size(), kPast));
+  shown_.assign(newest.begin(), newest.end());
+}
+
+base::Result<std::string> TokenStream::push(std::int32_t token) {
+  constexpr std::size_t kHeldMax = 16;  // a character has four bytes; what takes longer never becomes one
+  held_.push_back(token);
+  auto text = news();
+  if (!text || (held_.size() < kHeldMax && (text->empty() || text->ends_with("\xef\xbf\xbd")))) {
+    return text ? base::Result<std::string>(std::string()) : text;
+  }
+  shown_ = std::exchange(held_, {});
+  return text;
+}
+
+base::Result<std::string> TokenStream::finish() {
+  auto text = news();
+  held_.clear();
+  return text;
+}
+
+base::Result<std::string> TokenStream::news() {
+  auto before = tokenizer_.decode(shown_);
+  if (!before) return before;
+  std::vector<std::int32_t> all = shown_;
+  all.insert(all.end(), held_.begin(), held_.end());
+  auto after = tokenizer_.decode(all);
+  if (!after) return after;
+  return after->size() > before->size() ? after->substr(before->size()) : std::string();
 }
 
 }  // namespace stagecoach::app

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "app/data_command.h"
 #include "app/explain.h"
 #include "app/generate.h"
 #include "app/join.h"
@@ -63,6 +64,9 @@ int main(int argc, char** argv) {
   app::GenerateOptions generate;
   CLI::App* generate_command = app::add_generate_command(cli, generate);
 
+  app::DataOptions data;
+  CLI::App* data_command = app::add_data_command(cli, data);
+
   const std::string word = argc > 1 ? argv[1] : "-";
   const auto commands = cli.get_subcommands({});
   if (!word.starts_with('-') && std::none_of(commands.begin(), commands.end(), [&](const CLI::App* each) { return each->get_name() == word; })) {
@@ -82,6 +86,7 @@ int main(int argc, char** argv) {
   if (coordinate_command->parsed()) return app::run_train(coordinate);
   if (join_command->parsed()) return app::run_join(join);
   if (status_command->parsed()) return app::run_status(status);
+  if (data_command->parsed()) return app::run_data(*data_command, data, std::cout, std::cerr);
   if (generate_command->parsed()) return app::run_generate(generate, std::cout, std::cerr);
   return 1;
 }
