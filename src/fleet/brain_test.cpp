@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "base/tensor_bytes.h"
 #include "fleet/test_coordinator.h"
 
 namespace stagecoach::fleet {
@@ -380,6 +381,7 @@ TEST(Save, OnlyTheStagesOwnTensors) {
   EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.name = "tensor 2"; }));
   EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.shape = {std::uint64_t{1} << 38}; }));
   EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.dtype = 2; }));
+  EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.dtype = 1; })) << "bfloat16 where numbers.state is float32";
   EXPECT_FALSE(accepted([](wire::StateChunk& c) { c.tensors = 3; }));
   Coordinator c = stopping();
   c.say(1, chunk(1, 0, 0, 8));
@@ -387,6 +389,29 @@ TEST(Save, OnlyTheStagesOwnTensors) {
   twin.name = "tensor 0";
   c.say(1, twin);
   EXPECT_TRUE(c.find<CheckpointAbandon>()) << "two positions under one name would leave a hole";
+}
+
+/// Claim: where numbers.state is bfloat16, a checkpoint takes tensors of two bytes an element and no others.
+TEST(Save, StateInBfloat16) {
+  const auto accepted = [](std::uint8_t dtype, std::size_t bytes) {
+    auto options = Coordinator::options(1, 1);
+    options.config.numbers = {model::FloatKind::bfloat16, model::FloatKind::bfloat16, model::SumKind::fixed64};
+    options.state_shapes = {{{"tensor 0", {4}}, {"tensor 1", {4}}}};
+    Coordinator c(options);
+    c.begin(1);
+    c.give(StopRequested{});
+    c.prepare(1, 10, Coordinator::losses(2));
+    c.stored();
+    for (std::uint32_t tensor = 0; tensor < 2; ++tensor) {
+      auto whole = chunk(1, tensor, 0, bytes);
+      whole.dtype = dtype;
+      c.say(1, whole);
+    }
+    return c.find<CheckpointFinish>() != nullptr;
+  };
+  EXPECT_TRUE(accepted(static_cast<std::uint8_t>(base::DType::bf16), 8));
+  EXPECT_FALSE(accepted(static_cast<std::uint8_t>(base::DType::bf16), 16));
+  EXPECT_FALSE(accepted(static_cast<std::uint8_t>(base::DType::f32), 16));
 }
 
 /// Claim: whoever streams its state and is lost takes the save with it, and another member is asked once the view stands.

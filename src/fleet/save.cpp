@@ -53,10 +53,11 @@ void Brain::abandon_save(const std::string& reason) {
 
 bool Brain::belongs(std::uint64_t stage, const wire::StateChunk& chunk) const {
   if (options_.state_shapes.empty()) return true;
+  const bool narrow = options_.config.numbers.state == model::FloatKind::bfloat16;
   const auto& shapes = options_.state_shapes[stage];
   const auto it = shapes.find(chunk.name);
   return it != shapes.end() && it->second == chunk.shape && chunk.tensors == shapes.size() &&
-         chunk.dtype == static_cast<std::uint8_t>(base::DType::f32);
+         chunk.dtype == static_cast<std::uint8_t>(narrow ? base::DType::bf16 : base::DType::f32);
 }
 
 void Brain::on_state_chunk(const PeerId& peer, wire::StateChunk& chunk) {
