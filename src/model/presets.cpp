@@ -14,21 +14,21 @@ constexpr double kScaled = 32;
 constexpr double kUnscaled = 1;
 
 constexpr std::array kPresets = {
-    Preset{"100M", 512, 128, 6, 32, 512, kScaled, 2, false, 0, "the name is nominal, and nine tenths of it are embedding and head"},
-    Preset{"1B", 2'048, 32, 16, 32, 8'192, kScaled, 3, false, 1'500'055'552,
+    Preset{"100M", 512, 128, 6, 32, 512, kScaled, 2, 2, false, 0, "the name is nominal, and nine tenths of it are embedding and head"},
+    Preset{"1B", 2'048, 32, 16, 32, 8'192, kScaled, 3, 2, false, 1'500'055'552,
            "the listed total is 1,572,864 more than the dimensions give"},
-    Preset{"3B", 3'072, 48, 28, 24, 8'192, kScaled, 4, false, 3'606'752'256},
-    Preset{"5B", 4'096, 16, 20, 32, 14'336, kScaled, 4, false, 5'412'917'248},
-    Preset{"7B", 4'096, 16, 26, 32, 14'336, kScaled, 4, false, 7'157'813'248, "the listed total is that of 28 layers"},
-    Preset{"8B", 4'096, 64, 32, 32, 14'336, kScaled, 4, false, 8'030'261'248},
-    Preset{"12B", 5'120, 16, 40, 40, 13'824, kScaled, 3, false, 12'428'661'760,
+    Preset{"3B", 3'072, 48, 28, 24, 8'192, kScaled, 4, 2, false, 3'606'752'256},
+    Preset{"5B", 4'096, 16, 20, 32, 14'336, kScaled, 4, 2, false, 5'412'917'248},
+    Preset{"7B", 4'096, 16, 26, 32, 14'336, kScaled, 4, 2, false, 7'157'813'248, "the listed total is that of 28 layers"},
+    Preset{"8B", 4'096, 64, 32, 32, 14'336, kScaled, 4, 2, false, 8'030'261'248},
+    Preset{"12B", 5'120, 16, 40, 40, 13'824, kScaled, 3, 2, false, 12'428'661'760,
            "the listed total is 104,857,600 (4 · 5,120²) more than the dimensions give"},
-    Preset{"15B", 5'120, 80, 50, 40, 13'824, kScaled, 5, false, 15'076'418'560},
-    Preset{"21B", 5'120, 80, 64, 40, 16'384, kScaled, 5, false, 21'446'661'120},
-    Preset{"simulated-100B", 9'216, 144, 20, 72, 32'256, kUnscaled, 4, true, 26'136'695'808,
+    Preset{"15B", 5'120, 80, 50, 40, 13'824, kScaled, 5, 2, false, 15'076'418'560},
+    Preset{"21B", 5'120, 80, 64, 40, 16'384, kScaled, 5, 2, false, 21'446'661'120},
+    Preset{"simulated-100B", 9'216, 144, 20, 72, 32'256, kUnscaled, 4, 2, true, 26'136'695'808,
            "the listed total is that of 22 layers"},
-    Preset{"45B", 7'168, 112, 66, 56, 25'088, kUnscaled, 17, true, 45'197'200'384},
-    Preset{"100B", 9'216, 144, 90, 72, 32'256, kUnscaled, 16, true, 99'615'863'808},
+    Preset{"45B", 7'168, 112, 66, 56, 25'088, kUnscaled, 17, 2, true, 45'197'200'384},
+    Preset{"100B", 9'216, 144, 90, 72, 32'256, kUnscaled, 16, 3, true, 99'615'863'808},
 };
 
 std::string folded(std::string_view name) {

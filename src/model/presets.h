@@ -26,6 +26,7 @@ struct Preset {
   std::int64_t ffn = 0;
   double rope_scaling = 1;
   std::int64_t stages = 0;        // of its usual split, at whose edges the cuts lie
+  std::int64_t replicas = 2;      // of each stage
   bool pure_bfloat16 = false;     // weights, sums and moments all in bfloat16: what fits the stage into 80 GB
   std::int64_t published = 0;     // the total that its authors list; 0 = only its name
   std::string_view remark = {};   // why the published total is not that of the dimensions; empty where it is
