@@ -9,13 +9,22 @@
 #include "app/explain.h"
 #include "app/generate.h"
 #include "app/join.h"
+#include "app/model_command.h"
+#include "app/preset_settings.h"
 #include "app/status.h"
 #include "app/train.h"
 
 namespace {
 
 void add_run_options(CLI::App& command, stagecoach::app::TrainOptions& options) {
-  command.add_option("config", options.request.config, "a TOML file; every key has a default (see train --explain)");
+  CLI::Option* config = command.add_option("config", options.request.config, "a TOML file; every key has a default (see train --explain)");
+  const auto use_preset = [&options](const std::string& name) {
+    const stagecoach::model::Preset* preset = stagecoach::model::find_preset(name);
+    if (preset == nullptr) throw CLI::ValidationError("--preset", "there is no \"" + name + "\"; there are " + stagecoach::app::preset_names());
+    const std::vector<std::string> values = stagecoach::app::preset_overrides(*preset);
+    options.request.overrides.insert(options.request.overrides.begin(), values.begin(), values.end());  // --set goes over it
+  };
+  command.add_option_function<std::string>("--preset", use_preset, "instead of a file: " + stagecoach::app::preset_names() + " (see model)")->excludes(config);
   command.add_option("--set", options.request.overrides, "key=value over the file, as often as needed")->allow_extra_args(false);
   command.add_option("--resume", options.request.resume, "a run's folder: go on from its newest complete checkpoint");
   command.add_flag("--plain", options.plain, "lines instead of a live view");
@@ -64,6 +73,9 @@ int main(int argc, char** argv) {
   app::GenerateOptions generate;
   CLI::App* generate_command = app::add_generate_command(cli, generate);
 
+  app::ModelOptions model;
+  CLI::App* model_command = app::add_model_command(cli, model);
+
   app::DataOptions data;
   CLI::App* data_command = app::add_data_command(cli, data);
 
@@ -87,6 +99,7 @@ int main(int argc, char** argv) {
   if (join_command->parsed()) return app::run_join(join);
   if (status_command->parsed()) return app::run_status(status);
   if (data_command->parsed()) return app::run_data(*data_command, data, std::cout, std::cerr);
+  if (model_command->parsed()) return app::run_model(model, std::cout, std::cerr);
   if (generate_command->parsed()) return app::run_generate(generate, std::cout, std::cerr);
   return 1;
 }
