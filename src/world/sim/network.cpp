@@ -43,11 +43,11 @@ void Network::send(Node from, Node to, base::Payload frame, link::Priority prior
   Pair& p = pair(from, to);
   if (!p.at(from).up) return;
   if (lines_) {
-    lines_->carry(from, to, priority, weight, [this, from, to, priority, frame = std::move(frame), epoch = p.epoch] {
+    lines_->carry(from, to, priority, weight, [this, from, to, priority, frame = std::move(frame), epoch = p.epoch, sent = timeline_.now()] {
       Pair& q = pair(from, to);
       const Instant arrival = in_order(q, from, priority, std::max(timeline_.now(), q.cut_until));
-      if (arrival <= timeline_.now()) return arrive(from, to, frame, epoch);
-      timeline_.at(arrival, [this, from, to, frame, epoch] { arrive(from, to, frame, epoch); });
+      if (arrival <= timeline_.now()) return arrive(from, to, frame, epoch, sent);
+      timeline_.at(arrival, [this, from, to, frame, epoch, sent] { arrive(from, to, frame, epoch, sent); });
     });
     return;
   }
@@ -57,7 +57,9 @@ void Network::send(Node from, Node to, base::Payload frame, link::Priority prior
   const Duration delay = p.at(from).delay;
   Instant arrival = free + delay + uniform(Duration(), options_.jitter);
   while (random_.unit() < options_.loss) arrival = arrival + delay * 2 + Duration::milliseconds(20);
-  timeline_.at(in_order(p, from, priority, arrival), [this, from, to, frame = std::move(frame), epoch = p.epoch] { arrive(from, to, frame, epoch); });
+  timeline_.at(in_order(p, from, priority, arrival), [this, from, to, frame = std::move(frame), epoch = p.epoch, sent = timeline_.now()] {
+    arrive(from, to, frame, epoch, sent);
+  });
 }
 
 /// Control frames are small and share one ordered stream: a lost one holds up those behind it.
@@ -68,10 +70,12 @@ Instant Network::in_order(Pair& p, Node from, link::Priority priority, Instant a
   return last;
 }
 
-void Network::arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch) {
-  for_node(to, [this, from, to, frame = std::move(frame), epoch] {
+void Network::arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch, Instant sent) {
+  for_node(to, [this, from, to, frame = std::move(frame), epoch, sent] {
     Pair& q = pair(from, to);
-    if (q.epoch == epoch && q.at(to).up && !q.broken) handler_.frame(to, from, frame);
+    if (q.epoch != epoch || !q.at(to).up || q.broken) return;
+    frame_sent_at_ = sent;
+    handler_.frame(to, from, frame);
   });
 }
 

@@ -56,6 +56,8 @@ class Network {
   /// A new process under the same key: whatever the dead one had is gone.
   void revive(Node node);
   bool linked(Node a, Node b) const;
+  /// Of the frame that is being handed over.
+  base::Instant frame_sent_at() const { return frame_sent_at_; }
   bool alive(Node node) const { return !dead_.contains(node); }
   /// Runs `what` for a node now, or when it has woken up; never for a dead one.
   void for_node(Node node, std::function<void()> what);
@@ -79,7 +81,7 @@ class Network {
     const End& at(Node node) const { return ends[node == first ? 0 : 1]; }
   };
   Pair& pair(Node a, Node b);
-  void arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch);
+  void arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch, base::Instant sent);
   base::Instant in_order(Pair& pair, Node from, link::Priority priority, base::Instant arrival);
   base::Duration round_trip(Node from, Node to);
   bool reachable(Node from, Node to) const;
@@ -91,6 +93,7 @@ class Network {
   NetworkOptions options_;
   base::Prng random_;
   Handler handler_;
+  base::Instant frame_sent_at_;
   Lines* lines_ = nullptr;
   Lines::PathOf path_of_;
   std::map<std::pair<Node, Node>, Pair> pairs_;

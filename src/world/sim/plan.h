@@ -91,6 +91,11 @@ struct Plan {
   std::optional<base::Duration> resume;   // until an operator starts a run again that a stage's last worker has left
 };
 
+/// What travels, as a reader of the figures tells it apart.
+enum class TrafficKind : std::uint8_t { control, gradients, tensors, sums, state };
+inline constexpr std::size_t kTrafficKinds = 5;
+inline constexpr std::array<const char*, kTrafficKinds> kTrafficNames = {"control", "backward", "forward", "reduce", "checkpoint"};
+
 struct Forecast {
   std::string violation;                  // a check that failed: a bug; empty = none
   std::string ended;                      // why the run ended before duration and steps; empty = it did not
@@ -99,8 +104,11 @@ struct Forecast {
   base::Duration began;                   // virtual time at which training began
   base::Duration virtual_time;
   observe::AccountTable account;
-  std::array<observe::Histogram, link::kPriorities> latency;   // by class: from a send to its arrival
-  std::array<std::uint64_t, link::kPriorities> bytes{};        // sent, by class
+  struct Traffic {
+    observe::Histogram latency;           // from a send to its arrival
+    std::uint64_t bytes = 0;              // sent
+  };
+  std::array<Traffic, kTrafficKinds> traffic;
   std::vector<std::uint64_t> forward_bytes, backward_bytes;    // over each boundary
   std::vector<std::uint64_t> up, down;                         // by node
   std::uint64_t checkpoints = 0;

@@ -1,0 +1,245 @@
+#include "world/sim/planned_world.h"
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace stagecoach::world::sim {
+
+namespace {
+
+constexpr std::size_t kControlBytes = 200;
+constexpr std::size_t kFrameBytes = 120;  // prefix, header and stamps of a tensor's frame
+
+Options options_of(const Plan& plan) {
+  Options options;
+  options.seed = plan.seed;
+  options.stages = plan.split.size();
+  options.replicas = plan.replicas;
+  options.steps = plan.config.schedule.steps;
+  options.microbatches = plan.config.batch.microbatches;
+  options.eval_microbatches = plan.config.batch.eval_microbatches;
+  options.checkpoint_every = plan.checkpoint_every;
+  options.network.idle_timeout = link::Limits{}.idle_timeout;
+  return options;
+}
+
+std::vector<HostLines> lines_of(const Plan& plan) {
+  std::vector<HostLines> lines;
+  for (const PlannedHost& host : plan.hosts) lines.push_back(host.lines);
+  return lines;
+}
+
+TrafficKind kind_of(const wire::Message& message) {
+  if (std::holds_alternative<wire::Offer>(message)) return TrafficKind::tensors;
+  if (std::holds_alternative<wire::Gradient>(message)) return TrafficKind::gradients;
+  if (std::holds_alternative<wire::Part>(message) || std::holds_alternative<wire::Sum>(message)) return TrafficKind::sums;
+  return std::holds_alternative<wire::StateChunk>(message) ? TrafficKind::state : TrafficKind::control;
+}
+
+}  // namespace
+
+Forecast simulate(const Plan& plan) { return PlannedWorld(plan).forecast(); }
+
+bool PathChange::matches(Node from, Node to, std::size_t from_site, std::size_t to_site) const {
+  if (ends == Ends::all) return true;
+  const auto pair = ends == Ends::hosts ? std::pair(from, to) : std::pair(from_site, to_site);
+  return pair == std::pair(a, b) || pair == std::pair(b, a);
+}
+
+PlannedWorld::PlannedWorld(const Plan& plan)
+    : World(options_of(plan), plan.config, plan.split),
+      plan_(plan),
+      lines_(timeline_, lines_of(plan), [this](Node from, Node to) { return path(from, to); },
+             {base::mix64(plan.seed, 4), plan.initial_window}),
+      paths_(plan.paths),
+      account_(plan.split.size()),
+      churn_(base::mix64(plan.seed, 5)) {
+  CHECK(plan.stages.size() == plan.split.size(), "each stage has its load");
+  CHECK(plan.hosts.size() == 1 + plan.split.size() * plan.replicas, "one host for the coordinator and one for each worker");
+  network_.use(lines_, [this](Node from, Node to) { return path(from, to); });
+  seen_.resize(plan.hosts.size());
+  forecast_.forward_bytes.resize(plan.stages.size());
+  forecast_.backward_bytes.resize(plan.stages.size());
+  forecast_.up.resize(plan.hosts.size());
+  forecast_.down.resize(plan.hosts.size());
+}
+
+Forecast PlannedWorld::forecast() {
+  begin();
+  while (outcome_.violation.empty() && !over_) {
+    if (began_ && timeline_.next() > *began_ + plan_.duration) break;
+    if (!timeline_.run_one()) violate("nothing is planned any more and the run is not done");
+  }
+  forecast_.violation = outcome_.violation;
+  forecast_.log_hash = outcome_.log_hash;
+  forecast_.events = outcome_.events;
+  forecast_.virtual_time = timeline_.now() - Instant();
+  forecast_.account = account_.table();
+  return forecast_;
+}
+
+/// One after the other, so far apart that they are heard in that order and get their stages in it.
+Instant PlannedWorld::starts_at(Node node) {
+  Duration longest = plan_.jitter;
+  for (const auto& row : plan_.round_trips)
+    for (const Duration& each : row) longest = std::max(longest, each);
+  return timeline_.now() + (longest * 2 + Duration::milliseconds(20)) * static_cast<std::int64_t>(node - 1);
+}
+
+Path PlannedWorld::path(Node from, Node to) const {
+  const std::size_t a = plan_.hosts[from].site, b = plan_.hosts[to].site;
+  Path path;
+  if (!plan_.round_trips.empty()) path.round_trip = plan_.round_trips[a][b];
+  path.jitter = plan_.jitter;
+  path.loss = plan_.loss;
+  path.burst = plan_.burst;
+  for (const PathChange& change : paths_) {
+    if (!change.matches(from, to, a, b)) continue;
+    path.round_trip = change.round_trip.value_or(path.round_trip);
+    path.jitter = change.jitter.value_or(path.jitter);
+    path.loss = change.loss.value_or(path.loss);
+  }
+  return path;
+}
+
+Duration PlannedWorld::memory_time(const StageLoad& load, double bytes) const {
+  return load.memory_bytes_per_s > 0 ? Duration::nanoseconds(std::llround(bytes / load.memory_bytes_per_s * 1e9)) : Duration();
+}
+
+Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& request) {
+  const std::uint64_t stage = workers_[node].stage;
+  const StageLoad& load = plan_.stages[stage];
+  const auto sums = static_cast<double>(load.sum_bytes), state = static_cast<double>(load.state_bytes);
+  const double share = sums / static_cast<double>(members(stage));
+  if (const auto* add = std::get_if<worker::AddParts>(&request)) return memory_time(load, share * static_cast<double>(add->parts.size() + 1));
+  if (std::holds_alternative<worker::ReadSum>(request)) return memory_time(load, share);
+  if (std::holds_alternative<worker::WriteReduced>(request)) return memory_time(load, 2 * sums);
+  if (std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = true;
+  if (std::holds_alternative<worker::Apply>(request)) {
+    seen_[node].applying = true;
+    return memory_time(load, sums + 2 * state);
+  }
+  if (std::holds_alternative<worker::ExportState>(request)) return memory_time(load, state);
+  Duration time;
+  if (std::holds_alternative<worker::Forward>(request) || std::holds_alternative<worker::Evaluate>(request)) time = load.forward;
+  if (std::holds_alternative<worker::Backward>(request)) time = load.backward;
+  double factor = plan_.hosts[node].slowdown;
+  if (plan_.spread > 0) factor *= 1 + plan_.spread * (2 * random_.unit() - 1);
+  return Duration::nanoseconds(std::llround(static_cast<double>(time.ns()) * factor));
+}
+
+std::size_t PlannedWorld::bytes_of(std::uint64_t stage, const wire::Message& message) const {
+  const StageLoad& load = plan_.stages[stage];
+  // A reduce has one shard a member here, a checkpoint kProvenanceTensors tensors a stage: they carry the bytes of all.
+  const auto bulk = [&](std::uint64_t bytes, std::uint64_t pieces) {
+    return kFrameBytes + static_cast<std::size_t>(static_cast<double>(bytes) / static_cast<double>(pieces) * plan_.bulk_scale);
+  };
+  switch (kind_of(message)) {
+    case TrafficKind::control: return kControlBytes;
+    case TrafficKind::tensors: return kFrameBytes + load.boundary_bytes + load.token_bytes;
+    case TrafficKind::gradients: return kFrameBytes + plan_.stages[stage - 1].boundary_bytes;
+    case TrafficKind::sums: return bulk(load.sum_bytes, members(stage));
+    case TrafficKind::state: return bulk(load.state_bytes, kProvenanceTensors);
+  }
+  return kControlBytes;
+}
+
+std::size_t PlannedWorld::weight(Node from, Node to, const wire::Message& message) {
+  const std::uint64_t stage = workers_[from].stage;
+  const std::size_t bytes = bytes_of(stage, message);
+  if (!began_) return bytes;
+  const TrafficKind kind = kind_of(message);
+  forecast_.traffic[static_cast<std::size_t>(kind)].bytes += bytes;
+  forecast_.up[from] += bytes;
+  forecast_.down[to] += bytes;
+  if (kind == TrafficKind::tensors) forecast_.forward_bytes[stage] += bytes;
+  if (kind == TrafficKind::gradients) forecast_.backward_bytes[stage - 1] += bytes;
+  return bytes;
+}
+
+void PlannedWorld::prepare(Node node, const worker::Prepare& request, std::function<void()> done) {
+  const auto ready = [this, done = std::move(done)] { timeline_.at(timeline_.now() + plan_.prepare, done); };
+  if (request.assign.version.value() == 0) return ready();
+  // The state comes as files from the coordinator, to every replica.
+  const StageLoad& load = plan_.stages[request.assign.stage.value()];
+  const auto bytes = static_cast<std::uint64_t>(static_cast<double>(load.state_bytes) * plan_.bulk_scale);
+  forecast_.up[kCoordinator] += bytes;
+  forecast_.down[node] += bytes;
+  forecast_.traffic[static_cast<std::size_t>(TrafficKind::state)].bytes += bytes;
+  lines_.carry(kCoordinator, node, link::Priority::bulk, bytes, ready);
+}
+
+void PlannedWorld::arrived(Node at, Node, const wire::Message& message) {
+  if (began_) forecast_.traffic[static_cast<std::size_t>(kind_of(message))].latency.add(timeline_.now() - network_.frame_sent_at());
+  const auto tell = [&](observe::trace::Kind kind, const wire::Stamps& stamps) {
+    feed(at, observe::trace::Arrived{kind, stamps.step, stamps.attempt, stamps.microbatch});
+  };
+  if (const auto* offer = std::get_if<wire::Offer>(&message)) tell(observe::trace::Kind::forward, offer->stamps);
+  if (const auto* gradient = std::get_if<wire::Gradient>(&message)) tell(observe::trace::Kind::backward, gradient->stamps);
+}
+
+/// Tells the accounts when a worker may begin another step, or the same one in another attempt.
+void PlannedWorld::stepped(Node node) {
+  const WorkerNode& w = workers_[node];
+  Seen& seen = seen_[node];
+  const auto& books = w.brain->books();
+  if (w.ended || books.empty()) return;
+  const base::Step step(w.brain->version().value() + 1);
+  const auto it = books.find(step);
+  if (it == books.end()) return;
+  if (it->first == seen.step && w.brain->attempt() == seen.attempt) return;
+  if (seen.applying && it->first == seen.step) return;  // a view while the step is being applied: it is not done again
+  const bool same_step = step == seen.step || seen.gone;
+  seen = Seen{step, w.brain->attempt(), false, false};
+  feed(node, observe::trace::Opened{base::StageIndex(w.stage), step, seen.attempt, same_step});
+}
+
+void PlannedWorld::worked(Node node, const worker::ComputeRequest& request, Instant began) {
+  using observe::trace::Kind;
+  using observe::trace::Worked;
+  if (const auto* forward = std::get_if<worker::Forward>(&request))
+    return feed(node, Worked{Kind::forward, forward->step, forward->attempt, forward->index, began});
+  if (const auto* backward = std::get_if<worker::Backward>(&request))
+    return feed(node, Worked{Kind::backward, backward->step, backward->attempt, backward->index, began});
+  if (const auto* evaluate = std::get_if<worker::Evaluate>(&request))
+    return feed(node, Worked{Kind::evaluate, seen_[node].step, seen_[node].attempt, evaluated(node, *evaluate), began});
+  if (std::holds_alternative<worker::Apply>(request) || std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = false;
+}
+
+/// An evaluation does not name its microbatch, but its input is the one that the books hold.
+base::MicrobatchIndex PlannedWorld::evaluated(Node node, const worker::Evaluate& request) const {
+  const auto& books = workers_[node].brain->books();
+  const auto step = books.find(seen_[node].step);
+  if (step == books.end()) return base::MicrobatchIndex(0);
+  const auto& all = step->second.microbatches;
+  std::uint64_t m = static_cast<std::uint64_t>(step->second.plan.train);
+  while (m + 1 < all.size() && (all[m].input.tokens != request.input.tokens || all[m].input.boundary != request.input.boundary)) ++m;
+  return base::MicrobatchIndex(m);
+}
+
+void PlannedWorld::training_began() {
+  began_ = timeline_.now();
+  forecast_.began = *began_ - Instant();
+  plan_events();
+}
+
+void PlannedWorld::on_happening(const fleet::Happening& happening) {
+  if (std::holds_alternative<fleet::AttemptOpened>(happening) && !began_) training_began();
+  if (const auto* committed = std::get_if<fleet::StepCommitted>(&happening)) {
+    const auto trained = static_cast<std::uint64_t>(model::plan_of(config_, committed->step).train);
+    const auto tokens = trained * static_cast<std::uint64_t>(config_.batch.tokens_per_microbatch());
+    feed(kCoordinator, observe::trace::Committed{committed->step, committed->attempt, tokens});
+    // Steps that can be taken back keep their losses here: they are asked for again.
+    if (plan_.resume == std::nullopt) reference_.forget(committed->step);
+  }
+  if (const auto* written = std::get_if<fleet::CheckpointWritten>(&happening)) {
+    ++forecast_.checkpoints;
+    saved_ = written->version;
+    reference_.forget(base::Step(saved_.value()));
+    feed(kCoordinator, observe::trace::Saved{base::Step(saved_.value())});
+  }
+  if (std::holds_alternative<fleet::WorkerLost>(happening)) ++forecast_.workers_lost;
+}
+
+}  // namespace stagecoach::world::sim

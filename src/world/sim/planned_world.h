@@ -1,0 +1,78 @@
+// PlannedWorld: the simulated world with stated times, lines and events, and the accounts of what happened in it.
+//
+// In:      a Plan. Out: a Forecast.
+// Thread:  one.
+// Why:     the checks and the brains are those of World; only who says how long something takes differs.
+//
+// planned_world.cpp is the run and its figures, planned_events.cpp its troubles and the resume.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "world/sim/plan.h"
+#include "world/sim/world.h"
+
+namespace stagecoach::world::sim {
+
+class PlannedWorld final : public World {
+ public:
+  explicit PlannedWorld(const Plan& plan);
+  Forecast forecast();
+
+ private:
+  Instant starts_at(Node node) override;
+  Duration device_time(Node node, const worker::ComputeRequest& request) override;
+  std::size_t weight(Node from, Node to, const wire::Message& message) override;
+  Duration disk_time() override { return plan_.disk; }
+  void prepare(Node node, const worker::Prepare& request, std::function<void()> done) override;
+  void arrived(Node at, Node from, const wire::Message& message) override;
+  void stepped(Node node) override;
+  void worked(Node node, const worker::ComputeRequest& request, Instant began) override;
+  void exited(Node node, const wire::Exit& exit) override;
+  void coordinator_exited(const wire::Exit& exit) override;
+  void on_happening(const fleet::Happening& happening) override;
+
+  Path path(Node from, Node to) const;
+  std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
+  Duration memory_time(const StageLoad& load, double bytes) const;
+  std::uint64_t members(std::uint64_t stage) const { return std::max<std::size_t>(1, newest_view_.stages.at(stage).members.size()); }
+  void feed(Node node, const observe::TraceEvent& event) { account_.feed(timeline_.now(), node, event); }
+  base::MicrobatchIndex evaluated(Node node, const worker::Evaluate& request) const;
+  void training_began();
+
+  // planned_events.cpp
+  void plan_events();
+  void plan_churn(Instant after);
+  void strike(const PlannedEvent& event);
+  void strike_kill(Node node, const std::string& how);
+  void strike_stop(Node node, Duration length);
+  void strike_cut(Node node, Duration length);
+  void strike_cut_between(const PathChange& ends, Duration length);
+  void strike_degrade_host(const PlannedEvent& event);
+  void strike_degrade_path(const PlannedEvent& event);
+  void told(Node node, const std::string& what);
+  void resume();
+  bool at_work(Node node) const { return workers_[node].brain && !workers_[node].ended; }
+  std::string name(Node node) const;
+
+  const Plan& plan_;
+  Lines lines_;
+  std::vector<PathChange> paths_;      // the plan's, and those that events have laid over them
+  observe::Accounting account_;
+  Forecast forecast_;
+  base::Prng churn_;
+  std::optional<Instant> began_;
+  struct Seen {
+    base::Step step;
+    base::Attempt attempt;
+    bool applying = false;
+    bool gone = true;
+  };
+  std::vector<Seen> seen_;             // by node: what the accounts know of it
+  base::WeightVersion saved_;
+  bool over_ = false;                  // ended for good
+};
+
+}  // namespace stagecoach::world::sim
