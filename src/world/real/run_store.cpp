@@ -5,6 +5,7 @@
 #include <ctime>
 #include <random>
 #include <set>
+#include <sstream>
 
 #include "data/batches.h"
 #include "data/shards.h"
@@ -21,6 +22,32 @@ namespace {
 base::RunId new_run_id() {
   std::random_device source;
   return base::RunId((static_cast<std::uint64_t>(source()) << 32 | source()) | 1);
+}
+
+std::map<std::string, std::string> values_by_key(const std::string& canonical) {
+  std::map<std::string, std::string> values;
+  std::istringstream lines(canonical);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t equals = line.find('=');
+    values[line.substr(0, equals)] = equals == std::string::npos ? "" : line.substr(equals + 1);
+  }
+  return values;
+}
+
+/// What differs between two canonical configs: "optimizer.kind (muon, now adamw), numbers.state (bfloat16, now float32)".
+std::string differences(const std::string& begun_with, const std::string& now) {
+  const auto before = values_by_key(begun_with), after = values_by_key(now);
+  std::string text;
+  const auto add = [&text](const std::string& key, const std::string& what) { text += (text.empty() ? "" : ", ") + key + " (" + what + ")"; };
+  for (const auto& [key, value] : before) {
+    const auto other = after.find(key);
+    if (other == after.end()) add(key, value + ", now unknown");
+    else if (other->second != value) add(key, value + ", now " + other->second);
+  }
+  for (const auto& [key, value] : after) {
+    if (!before.contains(key)) add(key, "unknown then, now " + value);
+  }
+  return text;
 }
 }  // namespace
 
@@ -49,8 +76,9 @@ Result<void> RunStore::open_books(fleet::Options& fleet) {
   auto state = books->load();
   if (!state) return state.error();
   if (state->run.config != fleet.config_id)
-    return Error{ErrorCode::mismatch, "this run was begun with other mathematics (ConfigId " + state->run.config.short_hex() + ", now " +
-                                          fleet.config_id.short_hex() + "): resume with the config in its folder, or begin a new run"};
+    return Error{ErrorCode::mismatch, "this run was begun with other mathematics: " +
+                                          differences(state->run.config_text, fleet.config_text) +
+                                          ": resume with the config in its folder, or begin a new run"};
   auto term = books->begin_term();
   if (!term) return term.error();
   state = books->load();  // again: only from now on can nobody else write
@@ -108,6 +136,10 @@ Result<void> RunStore::go_back_to_checkpoint(fleet::Options& fleet) {
       return Error{ErrorCode::mismatch, "the run was trained on other token shards (manifest " +
                                             newest->manifest.meta.shards_manifest.short_hex() + ") than those in " + options_.shards.string() +
                                             " (" + meta_.shards_manifest.short_hex() + "): give it the same text or shards"};
+    if (newest->manifest.meta.config_text != fleet.config_text)
+      return Error{ErrorCode::mismatch, newest->path.string() + " was made with other mathematics: " +
+                                            differences(newest->manifest.meta.config_text, fleet.config_text) +
+                                            ": it was put here by hand; take it away"};
     // One that cannot be read today may be readable tomorrow, when the run has gone on from the older one.
     RETURN_IF_ERROR(set_aside_beyond(fleet.committed, "the run goes on from step " + std::to_string(fleet.committed.value())));
     if (!newest->manifest.meta.numerics_class.empty())

@@ -1,5 +1,7 @@
 #include "world/real/run_store.h"
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,6 +18,7 @@ using base::ErrorCode;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class RunStoreTest : public data::DirectoryTest {
  protected:
@@ -112,6 +115,71 @@ TEST_F(RunStoreTest, a_checkpoint_beyond_the_books_is_set_aside) {
   EXPECT_EQ(second.fleet.committed, base::Step(2));
   EXPECT_THAT(second.store->findings(), Contains(AllOf(HasSubstr("step-00000007"), HasSubstr("the books end at step 2"))));
   EXPECT_TRUE(fs::exists(newest.parent_path() / "step-00000007.superseded" / "stage-00.safetensors"));
+}
+
+// Claim: a run goes on with the mathematics it was begun with, or says which keys differ and how.
+TEST_F(RunStoreTest, another_optimizer_or_number_is_refused_by_its_keys) {
+  {
+    auto first = open(false);
+    commit(*first.store, 1);
+    checkpoint(*first.store, 1);
+  }
+  fleet::Options other;
+  std::string why;
+  other.split = model::balanced_split(other.config.model, 1, why);
+  other.config.optimizer.kind = model::OptimizerKind::muon;
+  other.config.numbers = {model::FloatKind::bfloat16, model::FloatKind::bfloat16, model::SumKind::fixed64};
+  other.config_text = model::canonical_text(other.config);
+  static_cast<base::Bytes32&>(other.config_id) = digest::sha256(other.config_text);
+  const auto refused = RunStore::open({run_, shards_, true, 3}, other);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::mismatch);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("optimizer.kind (adamw, now muon)"), HasSubstr("numbers.state (float32, now bfloat16)"),
+                                             Not(HasSubstr("model.dim"))));
+}
+
+// Claim: a checkpoint that was made with other mathematics and put into a run's folder is not taken for the run's.
+TEST_F(RunStoreTest, a_checkpoint_of_another_optimizer_is_refused_by_its_keys) {
+  auto first = open(false);
+  commit(*first.store, 1);
+  const fs::path path = checkpoint(*first.store, 1);
+  auto manifest = store::read_checkpoint(path);
+  ASSERT_TRUE(manifest.ok());
+  model::TrainConfig other = first.fleet.config;
+  other.optimizer.kind = model::OptimizerKind::nadam;
+  manifest->meta.config_text = model::canonical_text(other);
+  ASSERT_TRUE(std::ofstream(path / "manifest.json") << store::canonical_text(*manifest));
+  first.store.reset();
+  fleet::Options again;
+  std::string why;
+  again.split = model::balanced_split(again.config.model, 1, why);
+  again.config_text = model::canonical_text(again.config);
+  static_cast<base::Bytes32&>(again.config_id) = digest::sha256(again.config_text);
+  const auto refused = RunStore::open({run_, shards_, true, 3}, again);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::mismatch);
+  EXPECT_THAT(refused.error().message, HasSubstr("optimizer.kind (nadam, now adamw)"));
+}
+
+// Claim: tensors of two bytes an element are gathered and written as such.
+TEST_F(RunStoreTest, bfloat16_state_becomes_a_bfloat16_checkpoint) {
+  auto opened = open(false);
+  commit(*opened.store, 1);
+  opened.store->begin_checkpoint(base::WeightVersion(1));
+  const base::Bytes bytes = {std::byte{0x80}, std::byte{0x3f}, std::byte{0}, std::byte{0x40}};
+  for (std::size_t half = 0; half < 2; ++half) {
+    const auto at = bytes.begin() + static_cast<std::ptrdiff_t>(2 * half);
+    opened.store->add_chunk(base::StageIndex(0), {base::WeightVersion(1), 0, 1, "embed.weight", static_cast<std::uint8_t>(base::DType::bf16), {1, 2},
+                                                  2 * half, base::make_payload(base::Bytes(at, at + 2))});
+  }
+  const auto path = opened.store->finish_checkpoint("a kernel");
+  ASSERT_TRUE(path.ok());
+  const auto tensors = store::read_tensors(*path);
+  ASSERT_TRUE(tensors.ok());
+  ASSERT_EQ(tensors->size(), 1u);
+  EXPECT_EQ((*tensors)[0].tensor.dtype, base::DType::bf16);
+  EXPECT_EQ((*tensors)[0].tensor.shape, (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(*(*tensors)[0].tensor.bytes, bytes);
 }
 
 // Claim: a run's folder is taken by one process at a time, and the second is told what to do.
