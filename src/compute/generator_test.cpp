@@ -2,6 +2,7 @@
 // time; a seed gives one text; top-p draws from the likeliest only.
 #include <algorithm>
 
+#include "compute/float_bits.h"
 #include "compute/local_generator.h"
 #include "compute/test_stages.h"
 
@@ -99,6 +100,25 @@ TEST_P(GeneratorTest, draws_as_the_distribution_says_and_within_top_p) {
     const double p = log_p[token] >= sorted[kept - 1] ? std::exp(log_p[token]) / reached : 0.0;
     EXPECT_NEAR(seen[token], draws * p, 5 * std::sqrt(draws * p * (1 - p))) << token;
   }
+}
+
+TEST_P(GeneratorTest, reads_bfloat16_weights_as_the_numbers_they_are) {
+  auto wide = strong_weights(model), narrow = wide;
+  for (std::size_t t = 0; t < wide.size(); ++t) {
+    std::vector<float> values(wide[t].tensor.bytes->size() / sizeof(float));
+    std::memcpy(values.data(), wide[t].tensor.bytes->data(), values.size() * sizeof(float));
+    base::Bytes bytes(values.size() * 2);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint16_t bits = nearest(values[i]);
+      std::memcpy(bytes.data() + 2 * i, &bits, 2);
+      values[i] = widen(bits);
+    }
+    narrow[t].tensor = {base::DType::bf16, wide[t].tensor.shape, base::make_payload(std::move(bytes))};
+    wide[t].tensor.bytes = floats(values);
+  }
+  const std::vector<std::int32_t> text = {5, 11, 60, 0, 5};
+  EXPECT_EQ(value(value(LocalGenerator::make(model, narrow, 1))->score(text)),
+            value(value(LocalGenerator::make(model, wide, 1))->score(text)));
 }
 
 TEST_P(GeneratorTest, refuses_what_it_cannot_read) {

@@ -33,12 +33,15 @@ Result<std::unique_ptr<LocalGenerator>> LocalGenerator::make(const model::ModelC
       const auto found = given.find(info.name);
       if (found == given.end()) return Error{ErrorCode::not_found, "the weights lack the tensor " + info.name};
       const base::TensorBytes& tensor = *found->second;
-      const auto bytes = static_cast<std::size_t>(info.elements()) * sizeof(float);
-      if (tensor.dtype != base::DType::f32 || tensor.shape != info.shape || !tensor.bytes || tensor.bytes->size() != bytes) {
-        return Error{ErrorCode::mismatch, "the tensor " + info.name + " is not of this model's shape and type (float32)"};
+      const bool narrow = tensor.dtype == base::DType::bf16;
+      const auto bytes = static_cast<std::size_t>(info.elements()) * base::bytes_per_element(tensor.dtype);
+      if ((tensor.dtype != base::DType::f32 && !narrow) || tensor.shape != info.shape || !tensor.bytes ||
+          tensor.bytes->size() != bytes) {
+        return Error{ErrorCode::mismatch, "the tensor " + info.name + " is not of this model's shape and type (float32 or bfloat16)"};
       }
-      tensors.push_back(at::empty(info.shape));
-      std::memcpy(tensors.back().mutable_data_ptr<float>(), tensor.bytes->data(), bytes);
+      const at::Tensor read = at::empty(info.shape, narrow ? at::kBFloat16 : at::kFloat);
+      std::memcpy(read.mutable_data_ptr(), tensor.bytes->data(), bytes);
+      tensors.push_back(read.to(at::kFloat));
     }
     return std::unique_ptr<LocalGenerator>(
         new LocalGenerator(model, weight_set({0, model.layers}, infos, std::move(tensors)), threads));

@@ -98,7 +98,8 @@ class Stage {
 
   /// Takes what the forward of this name kept, or runs it again; then the backward, and adds the microbatch's summed-loss
   /// gradient to the accumulator of (step, attempt). With fixed64: each element × 2^−⌈log2(B·S)⌉, rounded once to 2^−44, added
-  /// as int64 (DESIGN §5). All or nothing: on an error no element was added.
+  /// as int64 (DESIGN §5). All or nothing: on an error no element was added. Float sums cannot take back what a failed microbatch
+  /// added before it failed: from then on every call that needs the sums of that (step, attempt) answers not_finite.
   ///
   /// shapes: output_gradient [B, S, K_out] in numbers.compute (null at the tail, whose gradient is its own loss's)
   virtual base::Result<BackwardOutput> backward(base::WeightVersion version, const MicrobatchName& name, const StageInput& input,

@@ -57,7 +57,7 @@ std::optional<Error> what_is_wrong(const base::TensorBytes& given, const std::st
                                    model::FloatKind kind) {
   const base::DType dtype = dtype_of(kind);
   if (given.dtype != dtype) {
-    return Error{ErrorCode::mismatch, "the state's tensor " + name + " is " + name_of(given.dtype) + ", but numbers.state asks for " +
+    return Error{ErrorCode::mismatch, "the state's tensor " + name + " is " + name_of(given.dtype) + ", but numbers.state (compute.state_dtype) asks for " +
                                           name_of(dtype) + ": resume with the config that the state was made with"};
   }
   if (given.shape != info.shape) {
