@@ -123,7 +123,13 @@ inline int abandon_stream(ngtcp2_conn* connection, std::int64_t stream) {
 #endif
 }
 
-inline base::Duration smoothed_round_trip(ngtcp2_conn* connection) {
+/// How the road is, in the terms of either generation.
+struct RoadInfo {
+  base::Duration latest_round_trip;
+  base::Duration smoothed_round_trip;
+  std::uint64_t bytes_in_flight = 0;
+};
+inline RoadInfo road_info(ngtcp2_conn* connection) {
 #if NGTCP2_VERSION_NUM >= 0x010000
   ngtcp2_conn_info info;
   ngtcp2_conn_get_conn_info(connection, &info);
@@ -131,7 +137,8 @@ inline base::Duration smoothed_round_trip(ngtcp2_conn* connection) {
   ngtcp2_conn_stat info;
   ngtcp2_conn_get_conn_stat(connection, &info);
 #endif
-  return base::Duration::nanoseconds(static_cast<std::int64_t>(info.smoothed_rtt));
+  return {base::Duration::nanoseconds(static_cast<std::int64_t>(info.latest_rtt)),
+          base::Duration::nanoseconds(static_cast<std::int64_t>(info.smoothed_rtt)), info.bytes_in_flight};
 }
 
 }  // namespace compat

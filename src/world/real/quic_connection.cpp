@@ -278,23 +278,26 @@ std::size_t QuicConnection::write_close(Turn& turn) {
 
 std::size_t QuicConnection::write(Turn& turn) {
   now_ = turn.now;
+  turn.written = 0;
   if (state_ == State::closing) return write_close(turn);
   if (state_ == State::ended) return 0;
   queue_.unblock();
+  const compat::RoadInfo road = compat::road_info(conn_);
+  restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight});
   const std::size_t datagram = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
   const std::size_t burst = std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
-  std::size_t written = 0;
-  for (std::size_t packets = 0; packets < burst && written < turn.bytes_max && !turn.out.blocked(); ++packets) {
+  for (std::size_t packets = 0; packets < burst && turn.written < turn.bytes_max && !turn.out.blocked(); ++packets) {
     ngtcp2_path_storage path;
     ngtcp2_path_storage_zero(&path);
     const std::int64_t size = write_packet(turn.out.room(), path, turn);
     if (size <= 0) break;
     turn.out.add(address_of(path.path.remote), static_cast<std::size_t>(size));
-    written += static_cast<std::size_t>(size);
+    turn.written += static_cast<std::size_t>(size);
     ++packets_sent_;
   }
+  bytes_sent_ += turn.written;
   if (state_ == State::open) ngtcp2_conn_update_pkt_tx_time(conn_, stamp(turn.now));
-  return state_ == State::closing ? written + write_close(turn) : written;
+  return state_ == State::closing ? turn.written + write_close(turn) : turn.written;
 }
 
 std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path_storage& path, Turn& turn) {
@@ -303,8 +306,11 @@ std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path
   ngtcp2_pkt_info info{};
   for (;;) {
     const bool contended = turn.others_urgent || queue_.urgent_waits();
-    const auto bulk = !contended ? QuicSendQueue::Bulk::after_urgent
-                                 : turn.floor.bulk_is_due() ? QuicSendQueue::Bulk::first : QuicSendQueue::Bulk::waits;
+    const bool bulk_rests = !restraint_.may_send(turn.written);
+    const auto bulk = bulk_rests                  ? QuicSendQueue::Bulk::waits
+                      : !contended                ? QuicSendQueue::Bulk::after_urgent
+                      : turn.floor.bulk_is_due() ? QuicSendQueue::Bulk::first
+                                                 : QuicSendQueue::Bulk::waits;
     QuicSendQueue::Piece piece;
     const bool answer = !answers_.empty();
     const bool have = answer || (window_open && queue_.next(bulk, piece));
@@ -360,7 +366,7 @@ void QuicConnection::open_streams() {
 
 link::LinkStats QuicConnection::stats() const {
   link::LinkStats stats;
-  stats.round_trip = compat::smoothed_round_trip(conn_);
+  stats.round_trip = compat::road_info(conn_).smoothed_round_trip;
   stats.bytes_sent = queue_.bytes_written();
   stats.bytes_received = bytes_received_;
   stats.packets_sent = packets_sent_;

@@ -20,6 +20,7 @@
 #include "link/frame_assembler.h"
 #include "link/link.h"
 #include "link/send_order.h"
+#include "world/real/quic_bulk_restraint.h"
 #include "world/real/quic_compat.h"
 #include "world/real/quic_send_queue.h"
 #include "world/real/quic_tls.h"
@@ -105,6 +106,7 @@ class QuicConnection {
     bool others_urgent = false;  // urgent frames wait on another connection of this process
     link::BulkFloor& floor;
     UdpOutbox& out;
+    std::size_t written = 0;     // in this burst, so far
   };
   /// Writes one burst. Returns the bytes written; 0 where the connection has nothing to say or may not say it now.
   std::size_t write(Turn& turn);
@@ -204,6 +206,7 @@ class QuicConnection {
   std::uint64_t closing_heard_ = 0;
 
   QuicSendQueue queue_;
+  QuicBulkRestraint restraint_;
   link::ReceiveBudget budget_;
   std::map<std::int64_t, Incoming> incoming_;
   std::vector<std::int64_t> answers_;  // streams of whole frames whose answer, an empty end of stream, is still to be written
@@ -212,6 +215,7 @@ class QuicConnection {
   Instant next_stall_check_ = Instant::never();
 
   std::uint64_t bytes_received_ = 0;
+  std::uint64_t bytes_sent_ = 0;  // of packets
   std::uint64_t packets_sent_ = 0;
   std::uint64_t packets_lost_ = 0;
 };
