@@ -27,7 +27,8 @@ Result<std::optional<std::int32_t>> end_of_document(const std::string& wanted, d
   if (wanted == "none") return std::optional<std::int32_t>();
   const auto id = wanted == "auto" ? tokenizer.end_of_document() : tokenizer.id_of(wanted);
   if (id) return id;
-  const std::string which = wanted == "auto" ? "no usual token for the end of a document" : "no token \"" + wanted + "\"";
+  const std::string which =
+      wanted == "auto" ? "no usual token for the end of a document" : "no token \"" + wanted + "\"";
   return Error{ErrorCode::invalid_argument, "the tokenizer (" + tokenizer.id().name + ") has " + which +
                                                 ": name one of its tokens with --end-of-document, or none"};
 }
@@ -67,8 +68,8 @@ Result<PreparedBuild> prepare(const DataBuildOptions& options) {
 /// What became of the inputs, for people.
 void summarize(const data::BuildResult& built, const DataBuildOptions& options, std::ostream& out) {
   const data::ShardManifest& manifest = built.manifest;
-  out << (built.reused ? "nothing to do: " : "") << options.out << " holds " << exact_text(manifest.tokens()) << " tokens of "
-      << exact_text(manifest.documents) << " documents in "
+  out << (built.reused ? "nothing to do: " : "") << options.out << " holds " << exact_text(manifest.tokens())
+      << " tokens of " << exact_text(manifest.documents) << " documents in "
       << exact_text(static_cast<std::int64_t>(manifest.shards.size())) << " shards ("
       << exact_text(manifest.validation_tokens) << " tokens are held out)\n";
   if (manifest.empty_documents > 0) out << exact_text(manifest.empty_documents) << " empty documents were left out\n";
@@ -110,26 +111,34 @@ CLI::App* add_data_command(CLI::App& app, DataOptions& options) {
   DataBuildOptions& b = options.build;
   CLI::App* build = data->add_subcommand("build", "text, JSON lines or Parquet, plain, .gz or .zst, into token shards");
   build->add_option("inputs", b.inputs, "files, in the order in which they are trained on")->required();
-  build->add_option("--tokenizer", b.tokenizer, "byte, a SentencePiece model (FILE.model) or a tokenizer.json")->required();
+  build->add_option("--tokenizer", b.tokenizer, "byte, a SentencePiece model (FILE.model) or a tokenizer.json")
+      ->required();
   build->add_option("--out", b.out, "the folder of the shards; an unfinished one is gone on with")->required();
-  build->add_option("--format", b.format, "of all inputs: text, lines (each line a document), jsonl, parquet; auto = by ending")
+  build
+      ->add_option("--format", b.format,
+                   "of all inputs: text, lines (each line a document), jsonl, parquet; auto = by ending")
       ->capture_default_str();
   build->add_option("--text-field", b.text_field, "the field (JSON lines) or column (Parquet) that holds the text")
       ->capture_default_str();
-  build->add_option("--end-of-document", b.end_of_document, "the token after each document: auto, none, or its spelling")
+  build
+      ->add_option("--end-of-document", b.end_of_document, "the token after each document: auto, none, or its spelling")
       ->capture_default_str();
-  build->add_option("--holdout", b.holdout, "the part of the tokens, the last ones, to validate on")->capture_default_str();
+  build->add_option("--holdout", b.holdout, "the part of the tokens, the last ones, to validate on")
+      ->capture_default_str();
   build->add_option("--shard-tokens", b.shard_tokens, "tokens in a shard")->capture_default_str();
   build->add_option("--threads", b.threads, "that tokenise; 0 = one a core")->capture_default_str();
-  auto* skip = build->add_flag("--skip-broken", b.skip_broken, "leave broken lines, rows and files out, and name and count them");
+  auto* skip = build->add_flag("--skip-broken", b.skip_broken,
+                               "leave broken lines, rows and files out, and name and count them");
   bool refuse = false;
   build->add_flag("--refuse-broken", refuse, "end at the first broken line, row or file (the default)")->excludes(skip);
-  build->add_option("--python", b.python, "the interpreter that has `tokenizers` and `pyarrow` [the one of the set-up]");
+  build->add_option("--python", b.python,
+                    "the interpreter that has `tokenizers` and `pyarrow` [the one of the set-up]");
 
   CLI::App* inspect = data->add_subcommand("inspect", "what is in a folder of shards: documents, lengths, text");
   inspect->add_option("folder", options.inspect.directory, "a folder of token shards")->required();
   inspect->add_option("--document", options.inspect.document, "show this document, counted from 0");
-  inspect->add_option("--python", options.inspect.python, "the interpreter that has `tokenizers` [the one of the set-up]");
+  inspect->add_option("--python", options.inspect.python,
+                      "the interpreter that has `tokenizers` [the one of the set-up]");
 
   CLI::App* verify = data->add_subcommand("verify", "read all shards and compare them with their manifest");
   verify->add_option("folder", options.verify, "a folder of token shards")->required();

@@ -41,16 +41,17 @@ class DataCommand : public data::DirectoryTest {
   std::string text_, problems_;
 };
 
-// Claim: what was built is shown and verified: counts, lengths by nearest rank, the documents' beginnings, one document by its
-// number.
+// Claim: what was built is shown and verified: counts, lengths by nearest rank, the documents' beginnings, one document
+// by its number.
 TEST_F(DataCommand, builds_inspects_and_verifies) {
   overwrite(directory_ / "in.jsonl", "{\"text\":\"hello\"}\n{\"text\":\"\"}\n{\"text\":\"a longer\\ntext\"}\n");
   ASSERT_EQ(run({"build", path("in.jsonl"), "--tokenizer", "byte", "--out", path("out")}), 0) << problems_;
   EXPECT_THAT(text_, AllOf(HasSubstr("20 tokens of 2 documents in 1 shards"), HasSubstr("1 empty documents"),
                            HasSubstr("--set data.shards=" + path("out") + " --set model.vocab=256")));
   ASSERT_EQ(run({"inspect", path("out")}), 0) << problems_;
-  EXPECT_THAT(text_, AllOf(HasSubstr("mean 10"), HasSubstr("half 6"), HasSubstr("all 14"), HasSubstr("document 0: hello\n"),
-                           HasSubstr("document 1: a longer text\n"), HasSubstr("0.90 bytes a token")));
+  EXPECT_THAT(text_,
+              AllOf(HasSubstr("mean 10"), HasSubstr("half 6"), HasSubstr("all 14"), HasSubstr("document 0: hello\n"),
+                    HasSubstr("document 1: a longer text\n"), HasSubstr("0.90 bytes a token")));
   ASSERT_EQ(run({"inspect", path("out"), "--document", "1"}), 0) << problems_;
   EXPECT_THAT(text_, HasSubstr("document 1: tokens 6 to 19 (14)\na longer\ntext\n"));
   EXPECT_EQ(run({"inspect", path("out"), "--document", "2"}), 1);
@@ -81,7 +82,8 @@ TEST_F(DataCommand, wrong_words_are_named) {
   EXPECT_THAT(complaint({in, "--tokenizer", "byte", "--shard-tokens", "0"}), HasSubstr("at least one token"));
   EXPECT_THAT(complaint({in, "--tokenizer", "byte", "--threads", "-1"}), HasSubstr("threads"));
   EXPECT_THAT(complaint({in, "--tokenizer", "byte", "--end-of-document", "<x>"}), HasSubstr("\"<x>\""));
-  EXPECT_THROW(run({"build", in, "--tokenizer", "byte", "--out", path("out"), "--skip-broken", "--refuse-broken"}), CLI::Error);
+  EXPECT_THROW(run({"build", in, "--tokenizer", "byte", "--out", path("out"), "--skip-broken", "--refuse-broken"}),
+               CLI::Error);
   EXPECT_EQ(run({"verify", path("nowhere")}), 1);
   EXPECT_THAT(problems_, HasSubstr("no token shards"));
 }
@@ -91,7 +93,9 @@ TEST_F(DataCommand, broken_lines) {
   overwrite(directory_ / "in.jsonl", "{\"text\":\"a\"}\noops\n{\"text\":\"b\"}\n");
   EXPECT_EQ(run({"build", path("in.jsonl"), "--tokenizer", "byte", "--out", path("out")}), 1);
   EXPECT_THAT(problems_, HasSubstr("in.jsonl line 2 (byte 13) is not JSON"));
-  ASSERT_EQ(run({"build", path("in.jsonl"), "--tokenizer", "byte", "--out", path("out"), "--skip-broken", "--threads", "1"}), 0);
+  ASSERT_EQ(
+      run({"build", path("in.jsonl"), "--tokenizer", "byte", "--out", path("out"), "--skip-broken", "--threads", "1"}),
+      0);
   EXPECT_THAT(problems_, HasSubstr("left out: " + path("in.jsonl") + " line 2"));
   EXPECT_THAT(text_, HasSubstr("1 broken records"));
   ASSERT_EQ(run({"build", path("in.jsonl"), "--tokenizer", "byte", "--out", path("none"), "--skip-broken",
@@ -100,16 +104,18 @@ TEST_F(DataCommand, broken_lines) {
   EXPECT_THAT(text_, HasSubstr("2 tokens of 2 documents"));
 }
 
-// Claim: rates and times left follow from the bytes read in this time, and a log gets a line every ten seconds, a terminal five
-// a second.
+// Claim: rates and times left follow from the bytes read in this time, and a log gets a line every ten seconds, a
+// terminal five a second.
 TEST(DataProgressText, rates_and_times) {
   const auto at = [](std::int64_t ms) { return Instant() + Duration::milliseconds(ms); };
-  data::BuildProgress progress{.read_bytes = 100'000'000, .total_bytes = 1'000'000'000, .text_bytes = 300'000'000, .tokens = 1};
+  data::BuildProgress progress{
+      .read_bytes = 100'000'000, .total_bytes = 1'000'000'000, .text_bytes = 300'000'000, .tokens = 1};
   DataProgress log({.terminal = false}, at(0));
   EXPECT_THAT(log.show(progress, at(0)), IsEmpty());
   progress.read_bytes = 400'000'000, progress.text_bytes = 1'300'000'000, progress.tokens = 1'234'567;
   EXPECT_THAT(log.show(progress, at(9'999)), IsEmpty());
-  EXPECT_EQ(log.show(progress, at(10'000)), " 40 %  400 MB of 1.00 GB  100 MB/s of text  1,234,567 tokens  20 s left\n");
+  EXPECT_EQ(log.show(progress, at(10'000)),
+            " 40 %  400 MB of 1.00 GB  100 MB/s of text  1,234,567 tokens  20 s left\n");
   EXPECT_THAT(log.show(progress, at(19'000)), IsEmpty());
   EXPECT_THAT(log.clear(), IsEmpty());
   DataProgress terminal({.terminal = true, .columns = 100}, at(0));
@@ -152,7 +158,8 @@ class Words final : public data::Tokenizer {
   std::optional<std::int32_t> id_of(std::string_view) override { return std::nullopt; }
 };
 
-// Claim: the pieces put together are the text decoded at once: spaces between words stay, half characters wait for their rest.
+// Claim: the pieces put together are the text decoded at once: spaces between words stay, half characters wait for
+// their rest.
 TEST(TokenStreamText, pieces_are_the_whole) {
   Words words;
   const std::vector<std::int32_t> past = {0, 1};

@@ -21,7 +21,7 @@ using base::Result;
 
 constexpr std::int64_t kDocumentsShown = 3;
 constexpr std::int64_t kTokensOfStart = 60;
-constexpr std::int64_t kTokensShownMax = 100'000;       // of a document that was asked for
+constexpr std::int64_t kTokensShownMax = 100'000;            // of a document that was asked for
 constexpr std::int64_t kLengthsMax = std::int64_t{1} << 26;  // held at once; of more documents every nth
 
 Result<std::unique_ptr<data::Tokenizer>> tokenizer_of(const data::TokenShards& shards, const std::string& python) {
@@ -74,8 +74,8 @@ void show_manifest(const data::TokenShards& shards, std::ostream& out) {
       << exact_text(m.validation_tokens) << " held out\n";
   if (m.version != data::kManifestVersion) return;
   out << "documents  " << exact_text(m.documents) << ", each followed by "
-      << (m.end_of_document ? "token " + std::to_string(*m.end_of_document) : "nothing") << "; left out: "
-      << exact_text(m.empty_documents) << " empty, " << exact_text(m.broken_records) << " broken\n"
+      << (m.end_of_document ? "token " + std::to_string(*m.end_of_document) : "nothing")
+      << "; left out: " << exact_text(m.empty_documents) << " empty, " << exact_text(m.broken_records) << " broken\n"
       << "text       " << bytes_text(static_cast<double>(m.text_bytes)) << " from " << m.sources.size()
       << (m.sources.size() == 1 ? " file" : " files");
   if (m.tokens() > 0) {
@@ -94,8 +94,9 @@ Result<void> inspect(const DataInspectOptions& options, std::ostream& out) {
   const std::string python = python_interpreter(options.python);
   if (options.document) {
     if (*options.document < 0 || *options.document >= documents->documents()) {
-      return Error{ErrorCode::invalid_argument, "--document: expected 0 to " + std::to_string(documents->documents() - 1) +
-                                                    ", got " + std::to_string(*options.document)};
+      return Error{ErrorCode::invalid_argument, "--document: expected 0 to " +
+                                                    std::to_string(documents->documents() - 1) + ", got " +
+                                                    std::to_string(*options.document)};
     }
     auto tokenizer = tokenizer_of(*shards, python);
     if (!tokenizer) return tokenizer.error();

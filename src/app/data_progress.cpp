@@ -16,9 +16,7 @@ constexpr Duration kOnTerminal = Duration::milliseconds(200);
 constexpr Duration kInLog = Duration::seconds(10);
 constexpr int kBarColumns = 24;
 
-double seconds_between(base::Instant from, base::Instant to) {
-  return (to - from).seconds_f64();
-}
+double seconds_between(base::Instant from, base::Instant to) { return (to - from).seconds_f64(); }
 
 }  // namespace
 
@@ -32,10 +30,10 @@ std::string DataProgress::show(const data::BuildProgress& progress, base::Instan
   const double left = static_cast<double>(progress.total_bytes - std::min(progress.read_bytes, progress.total_bytes));
   const double part = progress.total_bytes == 0 ? 1.0 : 1.0 - left / static_cast<double>(progress.total_bytes);
   const double text_rate = static_cast<double>(progress.text_bytes - first_->text_bytes) / std::max(seconds, 1e-9);
-  std::string line = fmt::format("{:3.0f} %  {} of {}  {:.0f} MB/s of text  {} tokens", std::floor(part * 100),
-                                 bytes_text(static_cast<double>(progress.read_bytes)),
-                                 bytes_text(static_cast<double>(progress.total_bytes)), text_rate / 1e6,
-                                 exact_text(progress.tokens));
+  std::string line =
+      fmt::format("{:3.0f} %  {} of {}  {:.0f} MB/s of text  {} tokens", std::floor(part * 100),
+                  bytes_text(static_cast<double>(progress.read_bytes)),
+                  bytes_text(static_cast<double>(progress.total_bytes)), text_rate / 1e6, exact_text(progress.tokens));
   if (progress.broken > 0) line += fmt::format("  {} left out", exact_text(progress.broken));
   if (read > 0) line += "  " + duration_text(left * seconds / read) + " left";
   if (!options_.terminal) return line + "\n";

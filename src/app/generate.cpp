@@ -183,7 +183,8 @@ Result<std::unique_ptr<data::Tokenizer>> tokenizer_of(const LoadedModel& model, 
                                           std::to_string((*tokenizer)->vocab()) +
                                           "): pass the one of its token shards with --tokenizer FILE"};
   }
-  return Error{ErrorCode::mismatch, has + ", the tokenizer " + spec + " one of " + std::to_string((*tokenizer)->vocab()) +
+  return Error{ErrorCode::mismatch, has + ", the tokenizer " + spec + " one of " +
+                                        std::to_string((*tokenizer)->vocab()) +
                                         ": pass the one of its token shards with --tokenizer FILE"};
 }
 

@@ -33,10 +33,10 @@ struct GenerateOptions {
   double temperature = 0.8;  // 0 = always the likeliest
   double top_p = 1.0;
   std::uint64_t seed = 0;
-  int threads = 0;      // 0 = as in training
-  std::string library;  // the compute library; empty = beside the program
+  int threads = 0;        // 0 = as in training
+  std::string library;    // the compute library; empty = beside the program
   std::string tokenizer;  // a tokenizer's file; empty = the one that lies beside the checkpoint
-  std::string python;   // for a tokenizer.json; empty = the one the program was configured with
+  std::string python;     // for a tokenizer.json; empty = the one the program was configured with
 };
 
 inline constexpr std::int64_t kGenerateTokensMax = 1'000'000;
@@ -66,8 +66,8 @@ struct LoadedModel {
 ///         io_error
 base::Result<LoadedModel> load_model(const std::string& path);
 
-/// The tokenizer of a model: `named` where the user named one, else the file that the run keeps beside its checkpoints, else
-/// byte-256.
+/// The tokenizer of a model: `named` where the user named one, else the file that the run keeps beside its checkpoints,
+/// else byte-256.
 ///
 /// errors: mismatch  its vocabulary is not the model's: says what to pass · those of data::open_tokenizer
 base::Result<std::unique_ptr<data::Tokenizer>> tokenizer_of(const LoadedModel& model, const std::string& named,
@@ -82,13 +82,13 @@ struct StreamOptions {
   std::function<bool()> stopped;  // asked before each token
 };
 
-/// Writes prompt and continuation to `out`, flushed after each character; a token that ends a document ends the text. Beyond `window` tokens the model would read
-/// positions it has never seen: then its past is cut to the newest half and read again, under a seed that follows from
-/// the first one.
+/// Writes prompt and continuation to `out`, flushed after each character; a token that ends a document ends the text.
+/// Beyond `window` tokens the model would read positions it has never seen: then its past is cut to the newest half and
+/// read again, under a seed that follows from the first one.
 ///
 /// errors: those of Generator and Tokenizer
-base::Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokenizer,
-                               const StreamOptions& options, std::ostream& out);
+base::Result<void> stream_text(compute::Generator& generator, data::Tokenizer& tokenizer, const StreamOptions& options,
+                               std::ostream& out);
 
 /// libstagecoach_compute.so in the folder of the running program.
 std::string library_beside_program();

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <utility>
-
 namespace stagecoach::app {
 namespace {
 

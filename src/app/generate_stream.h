@@ -2,7 +2,8 @@
 //
 // In:      tokens one by one, or bytes in any split. Out: bytes as soon as they are sure; whole UTF-8 characters.
 // Thread:  any, one object per text.
-// Why:     a token's text depends on those before it (spaces) and on those after it (half characters), a model may write
+// Why:     a token's text depends on those before it (spaces) and on those after it (half characters), a model may
+// write
 //          anything, and a terminal must get neither half a character nor a control sequence.
 #pragma once
 
@@ -32,8 +33,8 @@ class Utf8Stream {
   std::size_t expected_ = 0;  // bytes of the character that held_ begins
 };
 
-/// Decodes a text that grows by single tokens: what two readings of its newest tokens, without and with the last one, differ
-/// in. (The way of Hugging Face's text-generation-inference: it needs nothing of a tokenizer but `decode`.)
+/// Decodes a text that grows by single tokens: what two readings of its newest tokens, without and with the last one,
+/// differ in. (The way of Hugging Face's text-generation-inference: it needs nothing of a tokenizer but `decode`.)
 class TokenStream {
  public:
   /// `past`: the tokens that were shown already; `tokenizer` must outlive the stream.

@@ -106,8 +106,8 @@ void BlockEncoder::find_in_lines(const Block& block) {
 }
 
 void BlockEncoder::find_json(Block& block, const Input& input) {
-  // Both are sized before anything points into them: padding behind the last line, and room for all texts, none of which
-  // is longer than its line.
+  // Both are sized before anything points into them: padding behind the last line, and room for all texts, none of
+  // which is longer than its line.
   block.bytes.reserve(block.bytes.size() + JsonLineReader::kPaddingBytes);
   find_in_lines(block);
   texts_.clear();

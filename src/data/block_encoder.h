@@ -19,12 +19,12 @@ namespace stagecoach::data {
 
 /// A block's tokens. The documents of a text, which may lie in several blocks, are put together later.
 struct EncodedBlock {
-  Block block;                         // its bytes and rows were consumed
-  base::Bytes packed;                  // ids, token_bytes each, little-endian
+  Block block;         // its bytes and rows were consumed
+  base::Bytes packed;  // ids, token_bytes each, little-endian
   std::uint64_t tokens = 0;
-  std::vector<std::uint64_t> starts;   // the positions in this block at which its whole documents begin
-  std::uint64_t empty = 0;             // documents that gave no token
-  std::uint64_t text_bytes = 0;        // of the documents' texts
+  std::vector<std::uint64_t> starts;  // the positions in this block at which its whole documents begin
+  std::uint64_t empty = 0;            // documents that gave no token
+  std::uint64_t text_bytes = 0;       // of the documents' texts
 };
 
 class BlockEncoder {
@@ -35,7 +35,7 @@ class BlockEncoder {
   };
   BlockEncoder(std::unique_ptr<Tokenizer> tokenizer, Options options);
 
-  /// Broken lines and rows are added to the block's. A document longer than kBlockBytes is tokenised in pieces.
+  /// Broken lines and rows are added to the block's. A document of kPieceBytes or more is tokenised in pieces.
   ///
   /// errors: those of Tokenizer::encode
   base::Result<EncodedBlock> encode(Block block, const Input& input);
@@ -55,9 +55,9 @@ class BlockEncoder {
   Options options_;
   std::int64_t token_bytes_;
   JsonLineReader json_;
-  std::vector<Document> documents_;           // of the block at work
-  std::string texts_;                         // JSON: what their texts point into
-  std::vector<std::size_t> pieces_;           // for each document, how many texts the tokenizer is given
+  std::vector<Document> documents_;  // of the block at work
+  std::string texts_;                // JSON: what their texts point into
+  std::vector<std::size_t> pieces_;  // for each document, how many texts the tokenizer is given
 };
 
 }  // namespace stagecoach::data

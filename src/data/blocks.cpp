@@ -71,7 +71,10 @@ class StreamBlocks final : public BlockReader {
 
   Result<void> cut_text(Block& block) {
     block.opens = at_.byte == 0;
-    take(block, piece_bytes(window_), 0);
+    std::size_t bytes = 0;
+    const auto left = [&] { return std::string_view(window_).substr(bytes); };
+    while (left().size() >= kPieceBytes || (whole_ && !left().empty())) bytes += piece_bytes(left());
+    take(block, bytes, 0);
     return {};
   }
 
@@ -132,8 +135,8 @@ class StreamBlocks final : public BlockReader {
   std::size_t index_;
   std::unique_ptr<ByteStream> stream_;
   std::string window_;
-  std::string damage_;   // what ended the stream before its end
-  bool whole_ = false;   // the window holds all that is left
+  std::string damage_;  // what ended the stream before its end
+  bool whole_ = false;  // the window holds all that is left
   bool ended_ = false;
   Place at_;
 };
@@ -157,8 +160,10 @@ class ParquetBlocks final : public BlockReader {
       }
       take_row(block);
     }
-    block.raw_bytes = rows_ == 0 ? 0 : static_cast<std::uint64_t>(static_cast<double>(input_.bytes) *
-                                          static_cast<double>(at_.record) / static_cast<double>(rows_));
+    block.raw_bytes = rows_ == 0
+                          ? 0
+                          : static_cast<std::uint64_t>(static_cast<double>(input_.bytes) *
+                                                       static_cast<double>(at_.record) / static_cast<double>(rows_));
     if (ended_) {
       block.source_end = end_;
       block.raw_bytes = input_.bytes;
@@ -244,8 +249,8 @@ Result<std::unique_ptr<BlockReader>> open_parquet(const Input& input, std::size_
     end.bytes += piece.size();
   }));
   end.sha256 = hash.finish();
-  auto child = PythonChild::start(
-      options.python, {"parquet", input.path.string(), options.text_field, std::to_string(from.record)});
+  auto child = PythonChild::start(options.python,
+                                  {"parquet", input.path.string(), options.text_field, std::to_string(from.record)});
   if (!child) return child.error().within(input.name);
   return std::unique_ptr<BlockReader>(std::make_unique<ParquetBlocks>(input, index, from, std::move(*child), end));
 }
@@ -271,14 +276,14 @@ std::string where_in(const Input& input, const Place& place) {
 }
 
 std::size_t piece_bytes(std::string_view text) {
-  if (text.size() < kBlockBytes) return text.size();
-  const std::string_view head = text.substr(0, kBlockBytes);
+  if (text.size() < kPieceBytes) return text.size();
+  const std::string_view head = text.substr(0, kPieceBytes);
   if (const std::size_t newline = head.rfind('\n'); newline != std::string_view::npos) return newline + 1;
   constexpr std::size_t kCharacterBytesMax = 4;
   for (std::size_t back = 1; back < kCharacterBytesMax; ++back) {
     const auto byte = static_cast<unsigned char>(head[head.size() - back]);
-    if ((byte & 0xc0) == 0x80) continue;                          // inside a character
-    if (byte >= 0xc0) return head.size() - back;                  // begins one, which may not be whole
+    if ((byte & 0xc0) == 0x80) continue;          // inside a character
+    if (byte >= 0xc0) return head.size() - back;  // begins one, which may not be whole
     break;
   }
   return head.size();

@@ -38,7 +38,8 @@ std::string zstd(const std::string& text) {
 /// Lines of different lengths, about `bytes` in all.
 std::string lines_of(std::size_t bytes) {
   std::string text;
-  for (std::size_t i = 0; text.size() < bytes; ++i) text += std::string(i * 37 % 301, static_cast<char>('a' + i % 26)) + "\n";
+  for (std::size_t i = 0; text.size() < bytes; ++i)
+    text += std::string(i * 37 % 301, static_cast<char>('a' + i % 26)) + "\n";
   return text;
 }
 
@@ -47,7 +48,8 @@ class BlocksTest : public DirectoryTest {
   Input file(const std::string& name, const std::string& bytes, InputFormat format,
              Compression compression = Compression::none) {
     overwrite(directory_ / name, bytes);
-    return {.name = name, .path = directory_ / name, .format = format, .compression = compression, .bytes = bytes.size()};
+    return {
+        .name = name, .path = directory_ / name, .format = format, .compression = compression, .bytes = bytes.size()};
   }
   static std::vector<Block> read(const Input& input, const Place& from = {}) {
     std::vector<Block> blocks;
@@ -68,8 +70,8 @@ class BlocksTest : public DirectoryTest {
 };
 
 TEST_F(BlocksTest, ThePackedTextComesBackWhole) {
-  // Claim: plain, gzip of two members and zstd of two frames give the same bytes in the same blocks, and the hash and size
-  // are those of the file as it lies there.
+  // Claim: plain, gzip of two members and zstd of two frames give the same bytes in the same blocks, and the hash and
+  // size are those of the file as it lies there.
   const std::string text = lines_of(3'500'000);
   const std::string a = text.substr(0, 1'700'001), b = text.substr(1'700'001);
   const std::string packed[] = {text, gzip(a) + gzip(b), zstd(a) + zstd(b)};
@@ -115,25 +117,35 @@ TEST_F(BlocksTest, EveryBlockIsAPlaceToBeginAgain) {
 }
 
 TEST_F(BlocksTest, ATextIsCutAfterLinesOrBetweenCharacters) {
-  // Claim: a piece ends with the last newline of its first MiB; without one no character of UTF-8 is cut in two.
+  // Claim: a piece ends with the last newline of its first 128 KiB; without one no character of UTF-8 is cut in two.
   EXPECT_EQ(piece_bytes("no newline, and short"), 21u);
-  std::string text(kBlockBytes + 10, 'a');
-  EXPECT_EQ(piece_bytes(text), kBlockBytes);
+  std::string text(kPieceBytes + 10, 'a');
+  EXPECT_EQ(piece_bytes(text), kPieceBytes);
   text[1000] = '\n';
   EXPECT_EQ(piece_bytes(text), 1001u);
   for (std::size_t shift = 0; shift < 4; ++shift) {
     std::string wide(shift, 'a');
-    while (wide.size() < 2 * kBlockBytes) wide += "\xf0\x9f\x9a\x8b";  // four bytes
+    while (wide.size() < 2 * kPieceBytes) wide += "\xf0\x9f\x9a\x8b";  // four bytes
     EXPECT_EQ((piece_bytes(wide) - shift) % 4, 0u);
-    EXPECT_GT(piece_bytes(wide), kBlockBytes - 4);
+    EXPECT_GT(piece_bytes(wide), kPieceBytes - 4);
   }
-  EXPECT_EQ(piece_bytes(std::string(kBlockBytes + 1, '\x80')), kBlockBytes) << "what is not UTF-8 is cut anywhere";
+  EXPECT_EQ(piece_bytes(std::string(kPieceBytes + 1, '\x80')), kPieceBytes) << "what is not UTF-8 is cut anywhere";
+  // The pieces of the blocks are those of the whole text.
+  std::string text_of_lines = lines_of(3'000'000) + std::string(300'000, 'x') + "\n" + lines_of(200'000);
+  std::vector<std::size_t> of_whole, of_blocks;
+  const auto cut = [](std::string_view left, std::vector<std::size_t>& pieces) {
+    for (; !left.empty(); left.remove_prefix(pieces.back())) pieces.push_back(piece_bytes(left));
+  };
+  cut(text_of_lines, of_whole);
+  for (const Block& block : read(file("t", text_of_lines, InputFormat::text))) cut(block.bytes, of_blocks);
+  EXPECT_EQ(of_blocks, of_whole);
 }
 
 TEST_F(BlocksTest, CutOffFilesKeepWhatIsWhole) {
   // Claim: the lines before the cut come, the torn one does not, and the file is named with the byte at which it ends.
   const std::string text = lines_of(2'000'000);
-  const std::pair<std::string, Compression> packed[] = {{gzip(text), Compression::gzip}, {zstd(text), Compression::zstd}};
+  const std::pair<std::string, Compression> packed[] = {{gzip(text), Compression::gzip},
+                                                        {zstd(text), Compression::zstd}};
   for (const auto& [bytes, kind] : packed) {
     const std::string cut = bytes.substr(0, bytes.size() / 2);
     const auto blocks = read(file("cut", cut, InputFormat::jsonl, kind));
@@ -185,7 +197,8 @@ TEST_F(BlocksTest, InputsAreKnownByTheirEndings) {
   EXPECT_EQ(input->format, InputFormat::jsonl);
   EXPECT_EQ(input->compression, Compression::zstd);
   EXPECT_EQ(input->bytes, 1u);
-  EXPECT_THAT(input_of((directory_ / "a.csv").string(), {}).error().message, AllOf(HasSubstr("a.csv"), HasSubstr("--format")));
+  EXPECT_THAT(input_of((directory_ / "a.csv").string(), {}).error().message,
+              AllOf(HasSubstr("a.csv"), HasSubstr("--format")));
   EXPECT_EQ(input_of((directory_ / "a.csv").string(), {"lines"})->format, InputFormat::lines);
   EXPECT_THAT(input_of((directory_ / "a.csv").string(), {"xml"}).error().message, HasSubstr("xml"));
   EXPECT_THAT(input_of(directory_.string(), {}).error().message, HasSubstr("is a folder"));

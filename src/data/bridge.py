@@ -1,7 +1,8 @@
 """Does for the C++ shard writer what only Python packages can, over standard input and output.
 
 In:   `parquet FILE COLUMN FIRST_ROW`: nothing more. `tokenizer FILE`: requests until the input ends.
-Out:  frames: u32 kind (0 answer, 1 error), u64 length, bytes. An error is a word ("missing", "corrupt", "failed") and a sentence.
+Out:  frames: u32 kind (0 answer, 1 error), u64 length, bytes. An error is a word ("missing", "corrupt", "failed") and a
+      sentence.
 Everything is little-endian. Embedded into the program (src/data/bridge_source.h.in) and run as `python -c`.
 """
 
@@ -23,12 +24,12 @@ INPUT = os.fdopen(0, "rb", buffering=1 << 20)
 
 
 def write(kind, *parts):
-    OUTPUT_write_all(struct.pack("<IQ", kind, sum(len(part) for part in parts)))
+    write_all(struct.pack("<IQ", kind, sum(len(part) for part in parts)))
     for part in parts:
-        OUTPUT_write_all(part)
+        write_all(part)
 
 
-def OUTPUT_write_all(part):
+def write_all(part):
     view = memoryview(part)
     while len(view):
         view = view[OUTPUT.write(view):]

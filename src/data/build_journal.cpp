@@ -68,9 +68,10 @@ Result<BuildJournal> BuildJournal::open(const fs::path& directory, const std::st
   // Compared as it was written: a name that is not UTF-8 is replaced in the file.
   const std::string wanted = Json::parse(Json(what).dump(-1, ' ', false, Json::error_handler_t::replace));
   if (!wrong.empty() || held != wanted) {
-    return Error{ErrorCode::mismatch, directory.string() + " holds an unfinished build of something else (" +
-                                          (wrong.empty() ? difference(held, wanted) : path.string() + " is damaged") +
-                                          "): finish it with its own command, choose another folder, or remove this one"};
+    return Error{ErrorCode::mismatch,
+                 directory.string() + " holds an unfinished build of something else (" +
+                     (wrong.empty() ? difference(held, wanted) : path.string() + " is damaged") +
+                     "): finish it with its own command, choose another folder, or remove this one"};
   }
   RETURN_IF_ERROR(journal.load());
   return journal;

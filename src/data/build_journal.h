@@ -17,11 +17,11 @@ namespace stagecoach::data {
 
 /// The state of a build before a block.
 struct BuildCursor {
-  std::uint64_t input = 0;       // the block's
-  Place at;                      // where it begins
-  std::int64_t position = 0;     // tokens before it
-  std::int64_t documents = 0;    // that begin before it
-  bool in_document = false;      // a text has begun and has given a token
+  std::uint64_t input = 0;     // the block's
+  Place at;                    // where it begins
+  std::int64_t position = 0;   // tokens before it
+  std::int64_t documents = 0;  // that begin before it
+  bool in_document = false;    // a text has begun and has given a token
   std::int64_t empty = 0;
   std::int64_t broken = 0;
   std::int64_t text_bytes = 0;
@@ -37,8 +37,8 @@ struct BuildState {
 
 class BuildJournal {
  public:
-  /// Takes up the journal in `directory`, or begins one. `what` names all that decides how the shards come out, as lines
-  /// "key=value".
+  /// Takes up the journal in `directory`, or begins one. `what` names all that decides how the shards come out, as
+  /// lines "key=value".
   ///
   /// errors: mismatch  it is the journal of another build: names the first difference
   ///         already_exists  the folder holds files, and no journal · io_error and the others of base/files.h
@@ -46,8 +46,8 @@ class BuildJournal {
 
   const BuildState& state() const { return state_; }
 
-  /// Writes that a shard is whole and that `cursor` is the state before the block in which it ended; `sources` are those
-  /// of all inputs before that.
+  /// Writes that a shard is whole and that `cursor` is the state before the block in which it ended; `sources` are
+  /// those of all inputs before that.
   base::Result<void> record(const ShardInfo& shard, const BuildCursor& cursor, std::span<const SourceEnd> sources);
 
   /// Removes what open and record wrote: the shards are complete.

@@ -21,7 +21,8 @@ std::uint64_t position_at(std::span<const std::byte> file, std::size_t place) {
 
 Result<DocumentIndex> DocumentIndex::open(const std::filesystem::path& directory, const ShardManifest& manifest) {
   if (manifest.version != kManifestVersion) {
-    return Error{ErrorCode::not_found, directory.string() + " is of an older format, which does not say where documents " +
+    return Error{ErrorCode::not_found, directory.string() +
+                                           " is of an older format, which does not say where documents " +
                                            "begin: build the shards anew"};
   }
   DocumentIndex index;
@@ -51,9 +52,9 @@ DocumentRange DocumentIndex::at(std::int64_t number) const {
   const std::int64_t place = number - file->first;
   const bool last_of_file = place + 1 == file->count;
   const auto next = file + 1;
-  const std::int64_t end = !last_of_file            ? start_of(*file, place + 1)
-                           : next == files_.end()   ? tokens_
-                                                    : start_of(*next, 0);
+  const std::int64_t end = !last_of_file          ? start_of(*file, place + 1)
+                           : next == files_.end() ? tokens_
+                                                  : start_of(*next, 0);
   return {start_of(*file, place), end};
 }
 
@@ -75,8 +76,7 @@ std::int64_t DocumentIndex::start_of(const File& file, std::int64_t place) const
 
 std::string problem_of_documents(std::span<const std::byte> file, const ShardInfo& shard, std::int64_t first_token,
                                  std::int64_t first_document) {
-  const std::uint64_t expected =
-      kShardHeaderBytes + static_cast<std::uint64_t>(shard.documents) * kPositionBytes;
+  const std::uint64_t expected = kShardHeaderBytes + static_cast<std::uint64_t>(shard.documents) * kPositionBytes;
   if (file.size() != expected) {
     return "has " + std::to_string(file.size()) + " bytes where the manifest's " + std::to_string(shard.documents) +
            " documents take " + std::to_string(expected);

@@ -20,8 +20,8 @@ struct DocumentRange {
   std::int64_t first = 0, end = 0;
 };
 
-/// What is wrong with the bytes of a .documents file of `shard`, which holds the tokens from `first_token` on and before
-/// which `first_document` documents begin; empty = nothing.
+/// What is wrong with the bytes of a .documents file of `shard`, which holds the tokens from `first_token` on and
+/// before which `first_document` documents begin; empty = nothing.
 std::string problem_of_documents(std::span<const std::byte> file, const ShardInfo& shard, std::int64_t first_token,
                                  std::int64_t first_document);
 

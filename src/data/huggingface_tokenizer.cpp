@@ -74,9 +74,9 @@ class HuggingFaceTokenizer final : public Tokenizer {
     request.u32(static_cast<std::uint32_t>(tokens.size()));
     for (const std::int32_t token : tokens) {
       if (token < 0 || token >= vocab_) {
-        return Error{ErrorCode::invalid_argument, "token " + std::to_string(token) +
-                                                      " is outside the tokenizer's vocabulary of " +
-                                                      std::to_string(vocab_)};
+        return Error{
+            ErrorCode::invalid_argument,
+            "token " + std::to_string(token) + " is outside the tokenizer's vocabulary of " + std::to_string(vocab_)};
       }
       request.u32(static_cast<std::uint32_t>(token));
     }

@@ -64,8 +64,8 @@ Result<Input> input_of(const std::string& path, const InputOptions& options) {
   if (name.extension() == ".gz") input.compression = Compression::gzip;
   if (name.extension() == ".zst") input.compression = Compression::zstd;
   if (input.compression != Compression::none) name = name.stem();
-  const auto format = options.format == "auto" ? format_of_ending(name.extension().string())
-                                               : format_named(options.format);
+  const auto format =
+      options.format == "auto" ? format_of_ending(name.extension().string()) : format_named(options.format);
   if (!format && options.format != "auto") {
     return Error{ErrorCode::invalid_argument,
                  "there is no input format \"" + options.format + "\": give text, lines, jsonl or parquet"};

@@ -32,8 +32,8 @@ struct Input {
   std::filesystem::path path;
   InputFormat format = InputFormat::text;
   Compression compression = Compression::none;
-  std::uint64_t bytes = 0;   // of the file as it lies there
-  std::string_view memory;   // instead of a file: the text itself, which must outlive the build
+  std::uint64_t bytes = 0;  // of the file as it lies there
+  std::string_view memory;  // instead of a file: the text itself, which must outlive the build
 };
 
 /// Where a reader stands in an input's unpacked content.

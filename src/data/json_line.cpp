@@ -49,7 +49,8 @@ Result<std::string_view> JsonLineReader::text_of(std::string_view line) {
     return Error{ErrorCode::corrupt, "has no field \"" + field_ + "\"; it has " + names_of(object)};
   }
   std::string_view text;
-  if (value.get_string().get(text)) return Error{ErrorCode::corrupt, "has a field \"" + field_ + "\" that is not a text"};
+  if (value.get_string().get(text))
+    return Error{ErrorCode::corrupt, "has a field \"" + field_ + "\" that is not a text"};
   return text;
 }
 

@@ -1,4 +1,5 @@
-// Fuzzes the reader of JSON lines: no line may crash it, a text that it gives is UTF-8, and its padding is never judged.
+// Fuzzes the reader of JSON lines: no line may crash it, a text that it gives is UTF-8, and its padding is never
+// judged.
 //
 // In:      any bytes as one line.
 // Thread:  one.

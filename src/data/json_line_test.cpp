@@ -66,8 +66,8 @@ TEST_F(JsonLineTest, WhereUtf8EndsIsFound) {
 Input input_of_format(InputFormat format) { return {.name = "in", .path = "in", .format = format}; }
 
 TEST_F(JsonLineTest, ABlockOfLinesBecomesDocuments) {
-  // Claim: each good line is a document with its mark; blank lines are nothing, empty texts are counted, broken lines are
-  // named by number and byte, counted from the block's place.
+  // Claim: each good line is a document with its mark; blank lines are nothing, empty texts are counted, broken lines
+  // are named by number and byte, counted from the block's place.
   BlockEncoder encoder(make_byte_tokenizer(), {"text", 0});
   Block block;
   block.at = {100, 10};

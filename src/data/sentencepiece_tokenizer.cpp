@@ -75,8 +75,8 @@ Result<std::unique_ptr<Tokenizer>> open_sentencepiece(const std::filesystem::pat
   // An empty text is a valid model to protobuf, and CHECK-fails inside the library when it is used.
   if (bytes->empty() || !model->LoadFromSerializedProto({bytes->data(), bytes->size()}).ok() ||
       model->GetPieceSize() < 1) {
-    return Error{ErrorCode::corrupt, file.string() + " is not a SentencePiece model: give the .model file that " +
-                                         "spm_train wrote"};
+    return Error{ErrorCode::corrupt,
+                 file.string() + " is not a SentencePiece model: give the .model file that " + "spm_train wrote"};
   }
   TokenizerId id{std::string(kSentencePiece), digest::sha256(*bytes)};
   return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(std::move(model), std::move(id)));

@@ -51,11 +51,10 @@ class Build {
         journal_(std::move(journal)),
         cursor_(journal_.state().cursor),
         sources_(journal_.state().sources),
-        writer_(directory, {tokenizer.vocab(), plan.tokens_per_shard},
-                [this](const ShardInfo& shard) {
-                  // After the last block its input is among the sources already, and the cursor is before that block.
-                  return journal_.record(shard, before_, std::span(sources_).first(before_.input));
-                }) {
+        writer_(directory, {tokenizer.vocab(), plan.tokens_per_shard}, [this](const ShardInfo& shard) {
+          // After the last block its input is among the sources already, and the cursor is before that block.
+          return journal_.record(shard, before_, std::span(sources_).first(before_.input));
+        }) {
     for (const Input& input : plan.inputs) progress_.total_bytes += input.bytes;
     for (std::size_t i = 0; i < sources_.size(); ++i) read_before_ += plan.inputs[i].bytes;
   }
@@ -72,36 +71,38 @@ class Build {
     before_ = cursor_;
     next_input_ = cursor_.input;
     next_place_ = cursor_.at;
-    std::vector<OrderedWork<Block, EncodedBlock>::Work> workers;
-    RETURN_IF_ERROR(make_workers(workers));
-    RETURN_IF_ERROR((OrderedWork<Block, EncodedBlock>::run([this] { return next_block(); }, std::move(workers),
-                                                           [this](EncodedBlock block) { return take(std::move(block)); })));
+    const auto done = OrderedWork<Block, EncodedBlock>::run(
+        [this] { return next_block(); }, make_workers(), [this](EncodedBlock block) { return take(std::move(block)); });
+    if (!done) return done.error();
     RETURN_IF_ERROR(writer_.finish());
     return write_manifest();
   }
 
  private:
-  Result<void> make_workers(std::vector<OrderedWork<Block, EncodedBlock>::Work>& workers) {
+  /// Each makes its tokenizer when it gets its first block, for a helper process takes a moment to begin.
+  std::vector<OrderedWork<Block, EncodedBlock>::Work> make_workers() const {
     const int threads = plan_.threads > 0 ? plan_.threads : static_cast<int>(std::thread::hardware_concurrency());
+    std::vector<OrderedWork<Block, EncodedBlock>::Work> workers;
     for (int i = 0; i < std::max(threads, 1); ++i) {
-      auto own = tokenizer_.another();
-      if (!own) return own.error();
-      auto encoder = std::make_shared<BlockEncoder>(std::move(*own),
-                                                    BlockEncoder::Options{plan_.text_field, plan_.end_of_document});
-      workers.push_back([this, encoder](Block block) {
+      workers.push_back([this, encoder = std::make_shared<std::optional<BlockEncoder>>()](Block block) {
+        if (!*encoder) {
+          auto own = tokenizer_.another();
+          if (!own) return Result<EncodedBlock>(own.error());
+          encoder->emplace(std::move(*own), BlockEncoder::Options{plan_.text_field, plan_.end_of_document});
+        }
         const Input& input = plan_.inputs[block.input];
-        return encoder->encode(std::move(block), input);
+        return (*encoder)->encode(std::move(block), input);
       });
     }
-    return {};
+    return workers;
   }
 
   /// Reading thread.
   Result<std::optional<Block>> next_block() {
     while (next_input_ < plan_.inputs.size()) {
       if (!reader_) {
-        auto opened = BlockReader::open(plan_.inputs[next_input_], next_input_, next_place_,
-                                        {plan_.text_field, plan_.python});
+        auto opened =
+            BlockReader::open(plan_.inputs[next_input_], next_input_, next_place_, {plan_.text_field, plan_.python});
         if (!opened) return opened.error();
         reader_ = std::move(*opened);
       }
@@ -239,9 +240,11 @@ Result<std::string> difference(const ShardManifest& held, const BuildPlan& plan,
   if (held.sources.size() != plan.inputs.size())
     return no("they were made of " + std::to_string(held.sources.size()) + " files");
   if (!plan.skip_broken && held.broken_records > 0)
-    return no("they were built with --skip-broken, and " + std::to_string(held.broken_records) + " records are left out");
+    return no("they were built with --skip-broken, and " + std::to_string(held.broken_records) +
+              " records are left out");
   for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
-    if (held.sources[i].bytes != plan.inputs[i].bytes) return no(plan.inputs[i].name + " is not what they were made of");
+    if (held.sources[i].bytes != plan.inputs[i].bytes)
+      return no(plan.inputs[i].name + " is not what they were made of");
   }
   if (hooks.say) hooks.say("shards of this plan are there; comparing the inputs with what they were made of");
   for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
@@ -293,9 +296,9 @@ Result<BuildResult> build_in(const fs::path& directory, const BuildPlan& plan, c
   auto journal = BuildJournal::open(directory, description_of(plan, tokenizer));
   if (!journal) return journal.error();
   if (const BuildState& state = journal->state(); state.cursor.broken > 0 && !plan.skip_broken) {
-    return Error{ErrorCode::mismatch, directory.string() + " holds a build that was begun with --skip-broken and has left out " +
-                                          std::to_string(state.cursor.broken) +
-                                          " records: go on with that flag, or remove the folder"};
+    return Error{ErrorCode::mismatch,
+                 directory.string() + " holds a build that was begun with --skip-broken and has left out " +
+                     std::to_string(state.cursor.broken) + " records: go on with that flag, or remove the folder"};
   }
   auto manifest = Build(directory, plan, tokenizer, hooks, std::move(*journal)).run();
   if (!manifest) return manifest.error();

@@ -23,10 +23,10 @@ struct BuildPlan {
   std::optional<std::int32_t> end_of_document;  // put after each document
   double holdout_fraction = 0.05;               // of the tokens, the last ones, for validation; in (0, 1)
   std::int64_t tokens_per_shard = std::int64_t{1} << 26;
-  bool skip_broken = false;                     // else the first broken line, row or file ends the build
-  int threads = 0;                              // that tokenise; 0 = one a core
-  std::string python;                           // for Parquet
-  std::filesystem::path tokenizer_file;         // kept beside the shards; empty for byte-256
+  bool skip_broken = false;              // else the first broken line, row or file ends the build
+  int threads = 0;                       // that tokenise; 0 = one a core
+  std::string python;                    // for Parquet
+  std::filesystem::path tokenizer_file;  // kept beside the shards; empty for byte-256
 };
 
 struct BuildProgress {
@@ -40,7 +40,7 @@ struct BuildProgress {
 
 /// Called on the caller's thread.
 struct BuildHooks {
-  std::function<void(const BuildProgress&)> progress;           // after each block
+  std::function<void(const BuildProgress&)> progress;  // after each block
   std::function<void(const Broken&)> skipped;
   std::function<void(const std::string& sentence)> say;
 };

@@ -72,8 +72,8 @@ class ShardBuildTest : public DirectoryTest {
 };
 
 TEST_F(ShardBuildTest, EveryDocumentIsThereOnceInOrder) {
-  // Claim: each non-empty document is found by its number, byte for byte, with the mark after it; the counts are those of the
-  // inputs; and the checker agrees.
+  // Claim: each non-empty document is found by its number, byte for byte, with the mark after it; the counts are those
+  // of the inputs; and the checker agrees.
   const auto built = build(directory_ / "out", plan());
   ASSERT_TRUE(built.ok()) << built.error().message;
   const auto shards = TokenShards::open(directory_ / "out", {.model_vocab = 256, .verify_hashes = true});
@@ -180,8 +180,8 @@ TEST_F(ShardBuildTest, WhatIsThereIsNotBuiltAgain) {
 }
 
 TEST_F(ShardBuildTest, BrokenThingsAreRefusedOrLeftOut) {
-  // Claim: refused, the first one in order is named whatever the threads do, and what was whole is kept: skipping then goes on
-  // from there; left out, they are counted.
+  // Claim: refused, the first one in order is named whatever the threads do, and what was whole is kept: skipping then
+  // goes on from there; left out, they are counted.
   std::string jsonl = *base::read_text_file(directory_ / "a.jsonl", 64u << 20);
   const std::size_t at = jsonl.find('\n', jsonl.size() / 2) + 1;
   jsonl.insert(at, "not JSON\n");
@@ -191,8 +191,9 @@ TEST_F(ShardBuildTest, BrokenThingsAreRefusedOrLeftOut) {
     const auto refused = build(directory_ / "out", plan(threads));
     ASSERT_FALSE(refused.ok());
     EXPECT_EQ(refused.error().code, ErrorCode::corrupt);
-    EXPECT_THAT(refused.error().message,
-                AllOf(HasSubstr("a.jsonl line"), HasSubstr("(byte " + std::to_string(at) + ")"), HasSubstr("--skip-broken")));
+    EXPECT_THAT(
+        refused.error().message,
+        AllOf(HasSubstr("a.jsonl line"), HasSubstr("(byte " + std::to_string(at) + ")"), HasSubstr("--skip-broken")));
   }
   EXPECT_TRUE(fs::exists(directory_ / "out" / "shard-00000.done"));
   BuildPlan lenient = plan();
@@ -211,14 +212,15 @@ TEST_F(ShardBuildTest, BrokenThingsAreRefusedOrLeftOut) {
 }
 
 TEST_F(ShardBuildTest, AFullDiskIsSaidAndGoneOnFrom) {
-  // Claim: no space for a shard, or for the manifest after all shards, is out_of_space; with space again the result is that of an
-  // undisturbed build.
+  // Claim: no space for a shard, or for the manifest after all shards, is out_of_space; with space again the result is
+  // that of an undisturbed build.
   const std::pair<std::int64_t, rlim_t> cases[] = {{100'003, 50'000}, {25'003, 27'000}};
   for (const auto& [tokens_per_shard, bytes] : cases) {
     BuildPlan small = plan();
     small.inputs = {small.inputs[1]};
     small.tokens_per_shard = tokens_per_shard;
-    const fs::path whole = directory_ / ("whole" + std::to_string(bytes)), out = directory_ / ("out" + std::to_string(bytes));
+    const fs::path whole = directory_ / ("whole" + std::to_string(bytes)),
+                   out = directory_ / ("out" + std::to_string(bytes));
     ASSERT_TRUE(build(whole, small).ok());
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
@@ -243,7 +245,8 @@ TEST_F(ShardBuildTest, NothingToLearnFromIsAnError) {
   // Claim: inputs without a token, and numbers out of range, are refused.
   BuildPlan empty = plan();
   empty.inputs = {empty.inputs[2]};
-  EXPECT_THAT(build(directory_ / "out", empty).error().message, AllOf(HasSubstr("corpus is empty"), HasSubstr("c.txt")));
+  EXPECT_THAT(build(directory_ / "out", empty).error().message,
+              AllOf(HasSubstr("corpus is empty"), HasSubstr("c.txt")));
   BuildPlan wrong = plan();
   wrong.end_of_document = 256;
   EXPECT_THAT(build(directory_ / "no", wrong).error().message, HasSubstr("256"));
@@ -267,9 +270,9 @@ TEST_F(ShardBuildTest, TheCheckerFindsEveryKindOfDamage) {
   ASSERT_TRUE(checked.ok());
   std::string all;
   for (const std::string& problem : checked->problems) all += problem + "\n";
-  EXPECT_THAT(all, AllOf(HasSubstr("shard-00000.tokens does not have the SHA-256"), HasSubstr("shard-00001.documents does not"),
-                         HasSubstr("shard-00001.documents lets document"), HasSubstr("shard-00002.tokens is missing"),
-                         HasSubstr("shard-00003.documents has 33 bytes")));
+  EXPECT_THAT(all, AllOf(HasSubstr("shard-00000.tokens does not have the SHA-256"),
+                         HasSubstr("shard-00001.documents does not"), HasSubstr("shard-00001.documents lets document"),
+                         HasSubstr("shard-00002.tokens is missing"), HasSubstr("shard-00003.documents has 33 bytes")));
 }
 
 TEST_F(ShardBuildTest, ADamagedJournalIsAnError) {

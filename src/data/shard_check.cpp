@@ -22,7 +22,9 @@ namespace fs = std::filesystem;
 class TokensCheck {
  public:
   TokensCheck(std::span<const std::byte> file, const ShardManifest& manifest)
-      : ids_(file.subspan(kShardHeaderBytes)), manifest_(manifest), width_(static_cast<std::size_t>(manifest.token_bytes)) {}
+      : ids_(file.subspan(kShardHeaderBytes)),
+        manifest_(manifest),
+        width_(static_cast<std::size_t>(manifest.token_bytes)) {}
 
   std::uint64_t at(std::size_t place) const {
     std::uint64_t id = 0;
@@ -91,7 +93,8 @@ class Check {
     }
     if (!std::equal(header.begin(), header.end(), file.bytes().begin()))
       problem(info.file, "has a header that does not agree with the manifest");
-    if (digest::sha256(file.bytes()) != info.sha256) problem(info.file, "does not have the SHA-256 that the manifest gives");
+    if (digest::sha256(file.bytes()) != info.sha256)
+      problem(info.file, "does not have the SHA-256 that the manifest gives");
     if (const std::string foreign = TokensCheck(file.bytes(), out_.manifest).foreign_id(); !foreign.empty())
       problem(info.file, foreign);
     return true;
@@ -109,7 +112,8 @@ class Check {
   std::optional<std::uint64_t> last_token_;  // of the shard before
 };
 
-void Check::check_documents(std::size_t number, const std::optional<base::MappedFile>& file, const base::MappedFile* tokens) {
+void Check::check_documents(std::size_t number, const std::optional<base::MappedFile>& file,
+                            const base::MappedFile* tokens) {
   const ShardManifest& manifest = out_.manifest;
   const ShardInfo& info = manifest.shards[number];
   const std::string name = document_file_name(number);
@@ -117,7 +121,8 @@ void Check::check_documents(std::size_t number, const std::optional<base::Mapped
   if (!file) return;
   if (digest::sha256(file->bytes()) != info.documents_sha256)
     problem(name, "does not have the SHA-256 that the manifest gives");
-  if (const std::string wrong = problem_of_documents(file->bytes(), info, first_token_, first_document_); !wrong.empty())
+  if (const std::string wrong = problem_of_documents(file->bytes(), info, first_token_, first_document_);
+      !wrong.empty())
     return problem(name, wrong);
   if (tokens == nullptr) return;
   const TokensCheck ids(tokens->bytes(), manifest);

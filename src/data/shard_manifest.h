@@ -25,9 +25,9 @@ inline constexpr std::int64_t kVocabMax = std::int64_t{1} << 31;
 
 /// One shard file.
 struct ShardInfo {
-  std::string file;         // shard_file_name(position)
-  std::int64_t tokens = 0;  // > 0
-  base::Sha256 sha256;      // of the whole file
+  std::string file;               // shard_file_name(position)
+  std::int64_t tokens = 0;        // > 0
+  base::Sha256 sha256;            // of the whole file
   std::int64_t documents = 0;     // that begin in it
   base::Sha256 documents_sha256;  // of the file that says where
   bool operator==(const ShardInfo&) const = default;
@@ -35,9 +35,9 @@ struct ShardInfo {
 
 /// One file that the shards were made of.
 struct SourceInfo {
-  std::string format;         // as data::to_string(InputFormat) names it
-  std::uint64_t bytes = 0;    // of the file as it lay there
-  base::Sha256 sha256;        // of the same
+  std::string format;       // as data::to_string(InputFormat) names it
+  std::uint64_t bytes = 0;  // of the file as it lay there
+  base::Sha256 sha256;      // of the same
   bool operator==(const SourceInfo&) const = default;
 };
 
@@ -45,17 +45,17 @@ struct ShardManifest {
   std::int64_t version = kManifestVersion;
   TokenizerId tokenizer;
   std::int64_t vocab = 0;
-  std::int64_t token_bytes = 0;   // 1, 2 or 4, little-endian
+  std::int64_t token_bytes = 0;                 // 1, 2 or 4, little-endian
   std::optional<std::int32_t> end_of_document;  // the id that stands after each document
-  std::string text_field;         // of JSONL and Parquet
+  std::string text_field;                       // of JSONL and Parquet
   std::vector<SourceInfo> sources;
   std::int64_t tokens_per_shard = 0;  // in all shards but the last
   std::int64_t documents = 0;
-  std::int64_t empty_documents = 0;   // left out, for they gave no token
-  std::int64_t broken_records = 0;    // lines, rows and files left out
-  std::int64_t text_bytes = 0;        // of the documents' texts
-  double holdout_fraction = 0;    // as asked for
-  std::int64_t train_tokens = 0;  // the first ones; the rest is validation
+  std::int64_t empty_documents = 0;  // left out, for they gave no token
+  std::int64_t broken_records = 0;   // lines, rows and files left out
+  std::int64_t text_bytes = 0;       // of the documents' texts
+  double holdout_fraction = 0;       // as asked for
+  std::int64_t train_tokens = 0;     // the first ones; the rest is validation
   std::int64_t validation_tokens = 0;
   std::vector<ShardInfo> shards;
 
@@ -75,8 +75,8 @@ std::int64_t token_bytes_for(std::int64_t vocab);
 /// How many of `tokens` are held out: the last ⌊tokens · fraction⌋.
 std::int64_t validation_tokens_of(std::int64_t tokens, double holdout_fraction);
 
-/// The bytes of manifest.json in the newest version: keys sorted, two spaces of indent, a newline at the end. Their SHA-256 is the manifest
-/// hash.
+/// The bytes of manifest.json in the newest version: keys sorted, two spaces of indent, a newline at the end. Their
+/// SHA-256 is the manifest hash.
 std::string canonical_text(const ShardManifest& manifest);
 
 /// errors: corrupt   not a manifest, or its numbers contradict each other: says where

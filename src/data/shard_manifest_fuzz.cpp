@@ -1,5 +1,5 @@
-// Fuzzes the readers of what lies in a folder of shards: manifest, journal, documents. Nothing may crash them, and what they
-// accept is consistent.
+// Fuzzes the readers of what lies in a folder of shards: manifest, journal, documents. Nothing may crash them, and what
+// they accept is consistent.
 //
 // In:      a byte that chooses the reader, then any bytes.
 // Thread:  one.
@@ -18,7 +18,8 @@ void manifest(const std::string& text) {
   const auto read = data::parse_shard_manifest(text);
   if (!read || read->version != data::kManifestVersion) return;
   const auto again = data::parse_shard_manifest(data::canonical_text(*read));
-  CHECK(again.ok() && data::canonical_text(*again) == data::canonical_text(*read), "a manifest that was read can be written");
+  CHECK(again.ok() && data::canonical_text(*again) == data::canonical_text(*read),
+        "a manifest that was read can be written");
 }
 
 void journal(const std::string& text) {

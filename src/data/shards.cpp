@@ -20,7 +20,8 @@ constexpr std::size_t kKeyDigits = 16;
 
 /// The same for the same inputs, and for no others.
 std::string folder_name(const BuildPlan& plan, const Tokenizer& tokenizer, std::span<const SourceInfo> sources) {
-  std::string key = std::to_string(kManifestVersion) + "\n" + tokenizer.id().name + "\n" + tokenizer.id().hash.hex() + "\n";
+  std::string key =
+      std::to_string(kManifestVersion) + "\n" + tokenizer.id().name + "\n" + tokenizer.id().hash.hex() + "\n";
   std::uint64_t bytes = 0;
   for (const SourceInfo& source : sources) {
     key += source.sha256.hex() + "\n";
@@ -132,10 +133,10 @@ Result<TokenShards> TokenShards::open(const fs::path& directory, const OpenOptio
   opened.manifest_hash_ = digest::sha256(*text);
   const ShardManifest& m = opened.manifest_;
   if (options.model_vocab != 0 && options.model_vocab != m.vocab) {
-    return Error{ErrorCode::mismatch,
-                 "the token shards in " + directory.string() + " have a vocabulary of " + std::to_string(m.vocab) +
-                     " (" + m.tokenizer.name + ") and the model one of " + std::to_string(options.model_vocab) +
-                     ": set model.vocab=" + std::to_string(m.vocab) + " or use other shards"};
+    return Error{ErrorCode::mismatch, "the token shards in " + directory.string() + " have a vocabulary of " +
+                                          std::to_string(m.vocab) + " (" + m.tokenizer.name +
+                                          ") and the model one of " + std::to_string(options.model_vocab) +
+                                          ": set model.vocab=" + std::to_string(m.vocab) + " or use other shards"};
   }
   std::int64_t first = 0;
   for (const ShardInfo& shard : m.shards) {

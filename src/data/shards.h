@@ -1,8 +1,8 @@
 // Token shards: a corpus as files of fixed-width token ids, complete or not there.
 //
-// In:      text, or text files, and a tokenizer; later the folder. Out: token ids by position, first training then validation.
-// Thread:  any; open shards are immutable. Building and opening wait for the disk.
-// Why:     any worker cuts any microbatch from these files alone; equal manifest hashes say that two hold the same ones.
+// In:      text, or text files, and a tokenizer; later the folder. Out: token ids by position, first training then
+// validation. Thread:  any; open shards are immutable. Building and opening wait for the disk. Why:     any worker cuts
+// any microbatch from these files alone; equal manifest hashes say that two hold the same ones.
 //          Format: docs/formats/shards.md.
 #pragma once
 

@@ -150,7 +150,8 @@ TEST_F(ShardsTest, TheFilesAreThoseOfTheFormatPage) {
 }
 
 TEST_F(ShardsTest, ShardsWithoutDocumentsAreStillRead) {
-  // Claim: version 1 of the manifest, whose worked example this is, is trained on as before; it has no documents to show.
+  // Claim: version 1 of the manifest, whose worked example this is, is trained on as before; it has no documents to
+  // show.
   const auto built = build_shards(directory_, "stage", *make_byte_tokenizer(), {.holdout_fraction = 0.4});
   ASSERT_TRUE(built.ok());
   overwrite(built->directory / "manifest.json", R"({

@@ -62,8 +62,8 @@ class Tokenizer {
   virtual std::optional<std::int32_t> id_of(std::string_view token) = 0;
 };
 
-/// Each byte is its own token: vocabulary 256, any text, nothing trained. After a document comes the byte 0, which texts
-/// do not hold.
+/// Each byte is its own token: vocabulary 256, any text, nothing trained. After a document comes the byte 0, which
+/// texts do not hold.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
 struct TokenizerOptions {

@@ -69,8 +69,10 @@ class SentencePieceTest : public DirectoryTest {
 };
 
 TEST_F(SentencePieceTest, TheModelsTextComesBack) {
-  // Claim: the ids decode to the text, lie in the vocabulary, and are those of the library asked directly for each text alone.
-  const std::string a = "In the beginning God created the heaven and the earth.", b = "And God said, Let there be light";
+  // Claim: the ids decode to the text, lie in the vocabulary, and are those of the library asked directly for each text
+  // alone.
+  const std::string a = "In the beginning God created the heaven and the earth.",
+                    b = "And God said, Let there be light";
   const std::string_view texts[] = {a, "", b};
   const auto encoded = tokenizer_->encode(texts);
   ASSERT_TRUE(encoded.ok());
@@ -97,7 +99,8 @@ TEST_F(SentencePieceTest, ItIsKnownByItsFile) {
 }
 
 TEST_F(SentencePieceTest, ShardsOfItHoldItsTokensAndItsFile) {
-  // Claim: documents are the library's ids with </s> behind them; the model lies beside them; one that is not UTF-8 is broken.
+  // Claim: documents are the library's ids with </s> behind them; the model lies beside them; one that is not UTF-8 is
+  // broken.
   overwrite(directory_ / "in.jsonl", "{\"text\":\"And God said\"}\n{\"text\":\"Let there be light\"}\n");
   BuildPlan plan;
   plan.inputs = {*input_of((directory_ / "in.jsonl").string(), {})};
@@ -128,7 +131,8 @@ TEST_F(SentencePieceTest, WhatIsNoModelIsRefused) {
   overwrite(directory_ / "empty.model", "");
   overwrite(directory_ / "text.model", "this is a text and not a model at all");
   EXPECT_EQ(open_tokenizer((directory_ / "empty.model").string()).error().code, ErrorCode::corrupt);
-  EXPECT_THAT(open_tokenizer((directory_ / "text.model").string()).error().message, HasSubstr("not a SentencePiece model"));
+  EXPECT_THAT(open_tokenizer((directory_ / "text.model").string()).error().message,
+              HasSubstr("not a SentencePiece model"));
   EXPECT_EQ(open_tokenizer((directory_ / "none.model").string()).error().code, ErrorCode::not_found);
 }
 
@@ -139,7 +143,8 @@ TEST_F(PythonTest, WithoutPythonTheUserLearnsWhatToDo) {
   overwrite(directory_ / "tokenizer.json", "{}");
   const std::string file = (directory_ / "tokenizer.json").string();
   EXPECT_THAT(open_tokenizer(file).error().message, HasSubstr("--python"));
-  EXPECT_THAT(open_tokenizer(file, {"/no/such/python"}).error().message, AllOf(HasSubstr("/no/such/python"), HasSubstr("--python")));
+  EXPECT_THAT(open_tokenizer(file, {"/no/such/python"}).error().message,
+              AllOf(HasSubstr("/no/such/python"), HasSubstr("--python")));
   EXPECT_EQ(open_tokenizer(file, {"true"}).error().code, ErrorCode::internal);
   EXPECT_THAT(open_tokenizer(file, {"echo"}).error().message, HasSubstr("not an answer"));
   EXPECT_EQ(open_tokenizer((directory_ / "none.json").string(), {"true"}).error().code, ErrorCode::not_found);
