@@ -13,6 +13,7 @@ from lib import runs
 
 RESUME_STEPS = 300 if runs.LONG else 100
 KILLS = 12 if runs.LONG else 3
+OTHER_STATE_STEPS = 60
 LAYOUT = {"schedule__steps": RESUME_STEPS, "layout__stages": 4, "layout__replicas": 1}
 
 
@@ -72,6 +73,33 @@ class Resume(runs.ProcessTest):
             program = self.resume("run")
         self.finish(program)
         self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "killed three times")
+
+    def check_other_state(self, what, **changes):
+        """Killed in the middle and resumed in another split: what a stage keeps beside AdamW's float32 comes back too."""
+        changes = {"schedule__steps": OTHER_STATE_STEPS, **changes}
+        reference = self.unsplit(what + "-unsplit", **changes)
+        program = self.train(what, run__checkpoint_every=5, **{**LAYOUT, **changes})
+        self.wait_for_step(program, what, 12)
+        victims = [program.pid, *self.workers(what).values()]
+        runs.kill_all(victims)
+        self.assertEqual(program.wait(), -signal.SIGKILL)
+        program = self.resume(what, layout__stages=2, layout__replicas=2)
+        self.finish(program)
+        outcome = runs.Outcome(self.folder / what)
+        self.assert_equal_bits(outcome, reference, what)
+        return outcome
+
+    def test_muon(self):
+        outcome = self.check_other_state("muon", optimizer__kind="muon")
+        self.assertIn("optimizer.momentum_buffer.blocks.000.attention.wq", outcome.tensors)
+        self.assertNotIn("optimizer.exp_avg.blocks.000.attention.wq", outcome.tensors)
+        self.assertIn("optimizer.exp_avg.head.weight", outcome.tensors)
+
+    def test_bfloat16_state(self):
+        outcome = self.check_other_state("narrow", optimizer__kind="muon", compute__dtype="bfloat16", compute__state_dtype="bfloat16")
+        self.assertEqual({dtype for dtype, _, _ in outcome.tensors.values()}, {"BF16"})
+        code, output = self.call("generate", self.folder / "narrow", "--prompt", runs.PROMPT, "--tokens", 8)
+        self.assertEqual(code, 0, output)
 
     def test_workers_end_with_their_parent(self):
         program = self.train("run", **LAYOUT)
