@@ -11,7 +11,7 @@ import xml.etree.ElementTree
 
 
 def outcomes(folder):
-    """Yields (name, "passed" | "failed" | "skipped", seconds) for each test that was to run."""
+    """Yields (name, "passed" | "failed" | "skipped", seconds, its output) for each test that was to run."""
     junit = folder / "tests.xml"
     if junit.exists():
         for case in xml.etree.ElementTree.parse(junit).getroot().iter("testcase"):
@@ -23,25 +23,34 @@ def outcomes(folder):
                 state = "skipped"
             else:
                 state = "failed"
-            yield case.get("name"), state, float(case.get("time") or 0)
+            yield case.get("name"), state, float(case.get("time") or 0), case.findtext("system-out") or ""
     fuzz = folder / "fuzz.tsv"
     if fuzz.exists():
         for line in fuzz.read_text(encoding="utf-8").splitlines():
             name, state, seconds = line.split("\t")
-            yield name, state, float(seconds)
+            yield name, state, float(seconds), ""
+
+
+def why_skipped(output):
+    """The line in which the test says why it has no place on this machine."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("skipped: ")]
+    return (told or lines or ["it did not say why"])[-1].removeprefix("skipped: ")
 
 
 def main():
     suites = collections.defaultdict(lambda: [0, 0.0])
     states = collections.Counter()
-    failed = []
-    for name, state, seconds in outcomes(pathlib.Path(sys.argv[1])):
+    failed, skipped = [], []
+    for name, state, seconds, output in outcomes(pathlib.Path(sys.argv[1])):
         suite = suites[name.split(".")[0]]
         suite[0] += 1
         suite[1] += seconds
         states[state] += 1
         if state == "failed":
             failed.append(name)
+        if state == "skipped":
+            skipped.append(f"{name}: {why_skipped(output)}")
     width = max([len(suite) for suite in suites] + [5])
     print(f"\n{'suite':<{width}}  tests  seconds")
     for suite, (tests, seconds) in sorted(suites.items()):
@@ -50,6 +59,8 @@ def main():
         print(f"failed: {name}")
     if not suites:
         print("no test has such a name")
+    for line in skipped:
+        print(f"skipped: {line}")
     if states["skipped"]:
         print(f"{states['skipped']} skipped themselves")
     print(f"{states['passed']} passed, {states['failed']} failed")

@@ -1,0 +1,59 @@
+"""Claim: two workers on a bad road, cut off and stopped on the way, come to the very bits of one process that does all the work.
+
+In:   STAGECOACH_BUILD_DIR. Exit status: 0, 1, or 77 where this machine cannot run a lab (it says why).
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from lab.lib import network, programs  # noqa: E402
+
+SCENARIO = programs.ROOT / "lab" / "scenarios" / "two-hosts.toml"
+CONFIG = programs.ROOT / "lab" / "scenarios" / "configs" / "tiny.toml"
+PLAYED = ["degrade", "cut", "rejoin", "stop", "continue"]
+
+
+def unsplit_bits(folder):
+    """Returns {step: bits} of one process."""
+    (program,) = programs.built("stagecoach")
+    words = ["train", "--plain", "--unsplit", CONFIG, "--set", f"run.dir={folder / 'unsplit'}", "--set", f"data.shard_cache={folder / 'shards'}"]
+    done = subprocess.run([str(word) for word in [program, *words]], check=False, cwd=programs.ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise network.Refusal(f"train --unsplit ended with {done.returncode}: {done.stderr[-2000:]}")
+    events = map(json.loads, (folder / "unsplit" / "events.jsonl").read_text(encoding="utf-8").splitlines())
+    return {str(event["step"]): event["loss_bits"] for event in events if event["kind"] == "step_committed"}
+
+
+def main():
+    reason = network.why_not()
+    if reason:
+        print(f"skipped: {reason}")
+        return network.SKIPPED
+    with tempfile.TemporaryDirectory(prefix=network.owner_tag()) as place:
+        folder = pathlib.Path(place)
+        done = subprocess.run([sys.executable, str(programs.ROOT / "lab" / "run"), str(SCENARIO), "--out", str(folder / "lab")], check=False,
+                              env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+        if done.returncode != 0:
+            for path in sorted((folder / "lab").glob("*/output")):
+                print(f"--- {path.parent.name}\n{path.read_text(encoding='utf-8', errors='replace')[-2000:]}")
+            return 1
+        result = json.loads((folder / "lab" / "result.json").read_text(encoding="utf-8"))
+        checks = {
+            "the timeline was played": sorted(event["do"] for event in result["timeline"]) == sorted(PLAYED),
+            "the road lost packets": sum(sums["lost_packets"] for sums in result["traffic"].values()) > 0,
+            "nobody was lost": result["workers_lost"] == 0,
+            "the losses are those of one process": result["loss_bits"] == unsplit_bits(folder),
+        }
+    for what, holds in checks.items():
+        print(f"{what}: {'yes' if holds else 'NO'}")
+    return 0 if all(checks.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
