@@ -16,6 +16,8 @@ python_named() {
     name=$name/bin/python3
     [[ -x $name ]] || die "STAGECOACH_TORCH=$STAGECOACH_TORCH holds no bin/python3."
   fi
+  # The record is read from other folders too. A link stays a link: an environment's interpreter knows itself by its path.
+  [[ $name != */* || $name == /* ]] || name=$PWD/$name
   command -v "$name" || die "STAGECOACH_TORCH=$STAGECOACH_TORCH is neither a Python interpreter nor a prefix of one."
 }
 
@@ -27,9 +29,9 @@ python_recorded_is_wanted() {
     [[ -z $named || $named == "$(python_recorded)" ]]
 }
 
-# Prints "VERSION FOLDER" of an interpreter's torch; fails with the reason in words where we cannot build against it.
+# Prints "VERSION FOLDER" of an interpreter's torch; where we cannot build against it, fails and leaves the reason for why_not.
 torch_of() {
-  "$1" - <<'PY'
+  "$1" - 2>"$state/why_not" <<'PY'
 import importlib.util, sys
 if importlib.util.find_spec("torch") is None:
     sys.exit("it has no torch")
@@ -46,19 +48,24 @@ print(torch.__version__, torch.__path__[0])
 PY
 }
 
+# The last line: before it a torch may have warned of other things.
+why_not() { tail -n 1 "$state/why_not"; }
+
 python_choose() {
   python_recorded_is_wanted && return
   local python found
   python=$(python_named) || exit 1
   if [[ -n $python ]]; then
-    found=$(torch_of "$python" 2>&1) || die "STAGECOACH_TORCH=$STAGECOACH_TORCH will not do: $found."
+    found=$(torch_of "$python") || die "STAGECOACH_TORCH=$STAGECOACH_TORCH will not do: $(why_not)."
     say "torch: ${found%% *} of $python, as STAGECOACH_TORCH says"
-  elif python=$(command -v python3) && found=$(torch_of "$python" 2>/dev/null); then
+  elif python=$(command -v python3) && found=$(torch_of "$python"); then
     say "torch: ${found%% *} of $python, which was here already"
   else
+    [[ -z $python || $(why_not) == "it has no torch" ]] || say "torch: not that of $python: $(why_not)"
     venv_make
     python=$venv/bin/python
-    found=$(torch_of "$python" 2>&1) || die "the torch in $venv will not do: $found. Remove that folder and try again."
+    found=$(torch_of "$python") || die "the torch in $venv will not do: $(why_not). Remove that folder and try again."
+    say "torch: ${found%% *} of .stagecoach/venv, installed for this tree"
   fi
   printf '%s\n' "$python" "${found#* }" >"$state/python"
 }
