@@ -103,6 +103,8 @@ std::string report_json(const ModelReport& report) {
   out["parameters_without_cuts"] = report.plain_parameters();
   if (report.options.preset != nullptr && report.options.preset->published > 0) out["published_parameters"] = report.options.preset->published;
   if (report.options.preset != nullptr && !report.options.preset->remark.empty()) out["remark"] = std::string(report.options.preset->remark);
+  const model::ModelConfig& m = config.model;
+  out["dimensions"] = {{"dim", m.dim}, {"layers", m.layers}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"ffn", m.ffn}, {"vocab", m.vocab}, {"cut_width", m.cut_width}};
   out["numbers"] = {{"compute", name_of(config.numbers.compute)}, {"state", name_of(config.numbers.state)}, {"sums", name_of(config.numbers.sums)}};
   out["tokens_per_microbatch"] = config.batch.tokens_per_microbatch();
   out["flops_per_token"] = {{"forward", report.flops.forward()}, {"attention", report.flops.attention}, {"train", report.flops.train()}};
