@@ -61,7 +61,10 @@ STAGECOACH_INLINE void gate_forward_of(Rows shape, const T* __restrict ab, T* __
     const T* __restrict a = ab + row * 2 * shape.width;
     const T* __restrict b = a + shape.width;
     T* __restrict out = y + row * shape.width;
-    for (std::int64_t i = 0; i < shape.width; ++i) store(load(a[i]) * sigmoid(load(a[i])) * load(b[i]), out[i]);
+    for (std::int64_t i = 0; i < shape.width; ++i) {
+      const float left = load(a[i]), right = load(b[i]);
+      store(left * sigmoid(left) * right, out[i]);
+    }
   }
 }
 
@@ -83,7 +86,10 @@ STAGECOACH_INLINE void gate_backward_of(Rows shape, T* __restrict ab, const T* _
 
 template <class T>
 STAGECOACH_INLINE void silu_forward_of(std::int64_t count, const T* __restrict x, T* __restrict y) {
-  for (std::int64_t i = 0; i < count; ++i) store(load(x[i]) * sigmoid(load(x[i])), y[i]);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float in = load(x[i]);
+    store(in * sigmoid(in), y[i]);
+  }
 }
 
 template <class T>

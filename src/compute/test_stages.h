@@ -75,7 +75,8 @@ struct Fleet {
   std::vector<std::unique_ptr<Stage>> stages;
 };
 
-inline Fleet make_fleet(const model::TrainConfig& config, std::int64_t stages, int versions_kept = 1) {
+inline Fleet make_fleet(const model::TrainConfig& config, std::int64_t stages, int versions_kept = 1,
+                        Recompute recompute = Recompute::automatic) {
   std::string why;
   Fleet fleet{config, model::balanced_split(config.model, stages, why), {}};
   for (const model::StageRange& range : fleet.split) {
@@ -83,6 +84,7 @@ inline Fleet make_fleet(const model::TrainConfig& config, std::int64_t stages, i
     options.config = config;
     options.range = range;
     options.versions_kept = versions_kept;
+    options.recompute = recompute;
     fleet.stages.push_back(value(library().make_stage(options)));
   }
   return fleet;
