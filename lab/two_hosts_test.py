@@ -15,14 +15,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lab.lib import network, programs  # noqa: E402
 
 SCENARIO = programs.ROOT / "lab" / "scenarios" / "two-hosts.toml"
-CONFIG = programs.ROOT / "lab" / "scenarios" / "configs" / "tiny.toml"
-PLAYED = ["degrade", "cut", "rejoin", "stop", "continue"]
+PLAYED = ["continue", "cut", "degrade", "stop"]
 
 
 def unsplit_bits(folder):
     """Returns {step: bits} of one process."""
     (program,) = programs.built("stagecoach")
-    words = ["train", "--plain", "--unsplit", CONFIG, "--set", f"run.dir={folder / 'unsplit'}", "--set", f"data.shard_cache={folder / 'shards'}"]
+    words = ["train", "--plain", "--unsplit", folder / "lab" / "config.toml", "--set", f"run.dir={folder / 'unsplit'}", "--set", f"data.shard_cache={folder / 'shards'}"]
     done = subprocess.run([str(word) for word in [program, *words]], check=False, cwd=programs.ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise network.Refusal(f"train --unsplit ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -39,7 +39,7 @@ def show(result):
     if result["timeline"]:
         print()
         table.show(("event", "who", "after step", "seconds to the next step"),
-                   [(played["do"], played["who"], played["after_step"], text(played["recovery_s"])) for played in result["timeline"]])
+                   [(played["do"], ", ".join(played["who"]), played["after_step"], text(played["recovery_s"])) for played in result["timeline"]])
 
 
 def equal(what, one, other):

@@ -1,10 +1,11 @@
 """Runs a scenario: the real program in namespaces, its timeline, what it left behind.
 
-In:   a Scenario, a folder for everything. Out: result.json in that folder; logs and the run's own folder beside it.
+In:   a Scenario, a folder for everything, settings over the scenario's. Out: result.json in that folder; logs and the run's own folder beside it.
 """
 
 import json
 import math
+import random
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ import tomllib
 
 from lab.lib import measure, network, programs
 from lab.lib.network import Refusal
-from lab.lib.scenario import COORDINATOR, UNDONE_BY, Event
+from lab.lib.scenario import COORDINATOR, Event, road_words
 
 PORT = 4433
 GATHER_PATIENCE_S = 300
@@ -20,7 +21,24 @@ END_PATIENCE_S = 30
 LOOK_S = 0.05
 # A nice value is a factor of 1.25 in the share of a busy processor.
 NICE_BASE = 1.25
-MOVES = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
+UNDO = "as before"        # the roads of a host that was cut off or degraded
+MOVED_TO = "10.77.250."  # addresses that no host begins with
+
+
+def undoing(event, now_s):
+    """What ends an event that was to last a while."""
+    return Event(now_s + event.for_s, {"stop": "continue"}.get(event.do, UNDO), event.hosts, event.others)
+
+
+def toml_of(config):
+    """A run's settings as the program reads them: tables of plain values and lists."""
+    def value(item):
+        return json.dumps(item) if not isinstance(item, list) else f"[{', '.join(map(json.dumps, item))}]"
+    lines = []
+    for name, table in config.items():
+        lines += [f"[{name}]", *(f"{key} = {value(item)}" for key, item in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 class EventLog:
@@ -43,6 +61,9 @@ class EventLog:
                         continue  # torn by a kill; the next start begins a new line after it
         return self.events
 
+    def count(self, kind):
+        return sum(event["kind"] == kind for event in self.read())
+
     def last_step(self):
         return max((event["step"] for event in self.events if event["kind"] == "step_committed"), default=0)
 
@@ -51,107 +72,145 @@ class EventLog:
 
 
 class Runner:
-    def __init__(self, scenario, folder, say):
-        self.scenario, self.folder, self.say = scenario, folder, say
+    def __init__(self, scenario, folder, settings, say):
+        self.scenario, self.folder, self.settings, self.say = scenario, folder, settings, say
         self.emulator, self.program = programs.built("lab_emulator", "stagecoach")
         self.run_folder = folder / "run"
         self.log = EventLog(self.run_folder / "events.jsonl")
         self.processes, self.done, self.net = {}, [], None
+        self.dice = random.Random(scenario.seed)
+        self.moves = 0
 
     def run(self):
         """Returns the result, which also lies in result.json."""
+        if "preset" in self.scenario.config:
+            raise Refusal("the lab runs the settings that [config] spells out; a preset's workers need paced devices, which this program has not")
         with network.Network(self.emulator, self.scenario.seed) as self.net:
             for host in self.scenario.hosts():
-                self.net.host(host.name, host.address, host.settings)
-            self.net.commands += self.scenario.roads
+                self.net.host(host.name, host.address, host.words())
+            self.net.commands += [f"both {a} {b} {road_words(road)}" for (a, b), road in self.scenario.roads.items()]
             self.net.start()
-            self.say(f"{self.scenario.name}: {len(self.scenario.workers)} workers, {self.scenario.stages} stages x {self.scenario.replicas} replicas; "
-                     f"everything is kept in {self.folder}")
-            self.start(self.scenario.coordinator)
-            link_path = self.run_folder / "link"
-            measure.wait_until(lambda: link_path.exists() or self.ended(COORDINATOR), "the join link", GATHER_PATIENCE_S)
-            if link_path.exists():
-                for worker in self.scenario.workers:
-                    self.start(worker)
+            self.say(f"{self.scenario.name}: {self.scenario.what}\n{len(self.scenario.workers)} workers, {self.scenario.stages} stages x "
+                     f"{self.scenario.replicas} replicas; everything is kept in {self.folder}")
+            self.start_all()
             code = self.follow()
             return self.result(code, self.net.counts())
+
+    def start_all(self):
+        (self.folder / "config.toml").write_text(toml_of(self.scenario.config), encoding="utf-8")
+        self.start(self.scenario.coordinator)
+        link_path = self.run_folder / "link"
+        measure.wait_until(lambda: link_path.exists() or self.ended(COORDINATOR), "the join link", GATHER_PATIENCE_S)
+        # One after the other: workers get their stages in the order in which they join.
+        for worker in self.scenario.workers:
+            if worker.later or self.ended(COORDINATOR):
+                continue
+            before = self.log.count("worker_joined")
+            self.start(worker)
+            measure.wait_until(lambda: self.log.count("worker_joined") > before or self.ended(worker.name) or self.ended(COORDINATOR),
+                               f"{worker.name} to join", GATHER_PATIENCE_S)
 
     def start(self, host, resume=False):
         folder = self.folder / host.name
         folder.mkdir(parents=True, exist_ok=True)
         if host.name == COORDINATOR:
-            words = [self.program, "coordinate", "--plain", *(["--resume", self.run_folder] if resume else [self.scenario.config.resolve()])]
-            settings = {**({} if resume else self.scenario.settings), "run.dir": self.run_folder, "network.listen": f"{host.address}:{PORT}"}
+            words = [self.program, "coordinate", "--plain", *(["--resume", self.run_folder] if resume else [self.folder / "config.toml"])]
+            settings = {"network.listen": f"{host.address}:{PORT}"}
             if not resume:
-                settings |= {"layout.stages": self.scenario.stages, "layout.replicas": self.scenario.replicas,
-                             "data.shard_cache": self.folder / "shards", "network.join_deadline_s": GATHER_PATIENCE_S}
-            else:
-                settings.pop("run.dir")
+                settings |= {"run.dir": self.run_folder, "data.shard_cache": self.folder / "shards", "network.join_deadline_s": GATHER_PATIENCE_S}
             words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+            words += [word for setting in ([] if resume else self.settings) for word in ("--set", setting)]
         else:
             link = (self.run_folder / "link").read_text(encoding="utf-8").strip()
-            words = [self.program, "join", link, "--key", folder / "key", "--log", folder / "log", "--cache", self.folder / "cache"]
-        if host.slow > 1:
-            words = ["nice", "-n", str(round(math.log(host.slow, NICE_BASE))), *words]
+            words = [self.program, "join", link, "--key", folder / "key", "--log", folder / "log", "--cache", self.folder / "cache", "--device", host.device]
+        if host.slowdown > 1:
+            words = ["nice", "-n", str(round(math.log(host.slowdown, NICE_BASE))), *words]
         with open(folder / "output", "ab") as output:
             self.processes[host.name] = self.net.popen(host.name, words, cwd=programs.ROOT, stdout=output, stderr=subprocess.STDOUT)
 
     def ended(self, name):
-        return self.processes[name].poll() is not None
+        return name in self.processes and self.processes[name].poll() is not None
 
     def follow(self):
         """Plays the timeline until the coordinator has ended; returns its exit code."""
-        waiting = list(self.scenario.events)
-        shown = 0
-        while True:
+        waiting = sorted(self.scenario.events, key=lambda event: event.at_s)
+        churn_s = self.next_churn(0.0)
+        shown, asked_to_stop = 0, False
+        while not self.ended(COORDINATOR):
             self.log.read()
-            due = [event for event in waiting if self.is_due(event)]
-            for event in due:
-                waiting.remove(event)
+            now_s = time.time() - self.log.began_s() if self.log.began_s() else -1.0
+            while waiting and waiting[0].at_s <= now_s:
+                event = waiting.pop(0)
                 self.play(event)
                 if event.for_s is not None:
-                    now_s = time.time() - (self.log.began_s() or time.time())
-                    waiting.append(Event(UNDONE_BY[event.do], event.who, None, now_s + event.for_s))
+                    waiting = sorted([*waiting, undoing(event, now_s)], key=lambda each: each.at_s)
+            if churn_s is not None and churn_s <= now_s:
+                waiting = sorted([*waiting, *self.churn_event(churn_s)], key=lambda each: each.at_s)
+                churn_s = self.next_churn(churn_s)
             if self.log.last_step() >= shown + 5:
                 shown = self.log.last_step()
                 self.say(f"step {shown}")
-            if self.ended(COORDINATOR) and not due:
-                break
+            if not asked_to_stop and self.is_over(now_s):
+                asked_to_stop = True
+                self.processes[COORDINATOR].send_signal(signal.SIGINT)  # finishes its step and writes a checkpoint
             time.sleep(LOOK_S)
         self.log.read()
         deadline = time.monotonic() + END_PATIENCE_S
         for worker in self.scenario.workers:
-            process = self.processes.get(worker.name)
-            while process and process.poll() is None and time.monotonic() < deadline:
+            while worker.name in self.processes and not self.ended(worker.name) and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
         for event in waiting:
-            self.say(f"the run ended before {event.when()}: {event.do} {event.who} was not played")
+            self.say(f"the run ended before {event.at_s:g} s: {event.text()} was not played")
         return self.processes[COORDINATOR].returncode
 
-    def is_due(self, event):
-        began_s = self.log.began_s()
-        if event.at_step is not None:
-            return self.log.last_step() >= event.at_step
-        return began_s is not None and time.time() >= began_s + event.at_s
+    def is_over(self, now_s):
+        enough = self.scenario.steps is not None and self.log.last_step() >= self.scenario.steps
+        return enough or (self.scenario.duration_s is not None and now_s >= self.scenario.duration_s)
+
+    def next_churn(self, after_s):
+        churn = self.scenario.churn
+        if churn is None:
+            return None
+        at_s = max(after_s, churn.get("from", 0.0)) + self.dice.expovariate(1 / churn["every"])
+        return at_s if at_s <= churn.get("until", math.inf) else None
+
+    def churn_event(self, at_s):
+        alive = [worker.name for worker in self.scenario.workers if worker.name in self.processes and not self.ended(worker.name)]
+        return [Event(at_s, self.scenario.churn["do"], [self.dice.choice(alive)], None, self.scenario.churn.get("for"))] if alive else []
 
     def play(self, event):
-        self.say(f"{event.when()}: {event.do} {event.who} {event.settings}{event.address}".rstrip())
-        self.done.append({"time_ms": time.time() * 1000, "do": event.do, "who": event.who, "after_step": self.log.last_step()})
-        process = self.processes[event.who]
-        if event.do in MOVES:
-            if process.poll() is None:
-                process.send_signal(MOVES[event.do])
-        elif event.do == "restart":
-            process.kill()
-            process.wait()
-            self.start(next(host for host in self.scenario.hosts() if host.name == event.who), resume=True)
-        elif event.do == "move":
-            self.net.ask(f"address {event.who} {event.address}")
-        else:
-            self.net.ask(f"both {event.who} * {({'cut': 'cut=yes', 'rejoin': 'cut=no'}.get(event.do) or event.settings)}")
+        self.say(f"{event.at_s:.1f} s: {event.text()}")
+        if event.do != UNDO:
+            self.done.append({"time_ms": time.time() * 1000, "do": event.do, "who": event.hosts, "after_step": self.log.last_step()})
+        for name in event.hosts:
+            host = next(each for each in self.scenario.hosts() if each.name == name)
+            if event.do in SIGNALS and not self.ended(name):
+                self.processes[name].send_signal(SIGNALS[event.do])
+            elif event.do == "restart":
+                self.processes[name].kill()
+                self.processes[name].wait()
+                self.start(host, resume=True)
+            elif event.do == "join":
+                self.start(host)
+            elif event.do == "move":
+                self.moves += 1
+                self.net.ask(f"address {name} {MOVED_TO}{self.moves}")
+            elif event.do in ("cut", "degrade", UNDO):
+                self.change_roads(event, host)
+
+    def change_roads(self, event, host):
+        for (a, b), road in self.scenario.roads.items():
+            other = b if a == host.name else a if b == host.name else None
+            if other is not None and (event.others is None or other in event.others):
+                words = {"cut": "cut=yes", "degrade": event.words, UNDO: road_words(road)}[event.do]
+                if words:
+                    self.net.ask(f"both {a} {b} {words}")
+        host_words = host.words() if event.do == UNDO else event.host_words
+        if host_words:
+            self.net.ask(f"host {host.name} {host_words}")
 
     def result(self, code, counts):
-        result = {"scenario": self.scenario.name, "about": self.scenario.about, "stages": self.scenario.stages, "replicas": self.scenario.replicas,
+        result = {"scenario": self.scenario.name, "what": self.scenario.what, "stages": self.scenario.stages, "replicas": self.scenario.replicas,
                   "exit": code, "exits": {name: process.poll() for name, process in self.processes.items()}, **self.outcome(),
                   "timeline": self.recoveries(), "traffic": self.traffic(counts)}
         (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

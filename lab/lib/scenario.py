@@ -1,62 +1,79 @@
-"""Scenarios: who stands where, which roads lie between them, what happens when.
+"""Scenarios: who stands where, which roads lie between them, what happens when (docs/formats/scenario.md).
 
-In:   a TOML file (lab/README.md lists its keys). Out: a checked Scenario, or a Refusal that names the key.
+In:   a TOML file. Out: a checked Scenario in the emulator's terms, or a Refusal that names the key.
+What only the planner needs ([simulate], [devices], bulk_scale) is passed over here.
 """
 
 import dataclasses
 import pathlib
+import re
 import tomllib
 
 from lab.lib.network import Refusal
 
 COORDINATOR = "coordinator"
-TOP = {"about", "config", "set", "size", "full", "road", "coordinator", "worker", "link", "event", "seed"}
-HOST = {"up", "down", "up_queue", "down_queue"}
-ROAD = {"rate", "queue", "delay", "jitter", "keep_order", "loss", "burst_loss", "burst_length", "reorder", "reorder_by", "duplicate", "cut"}
-PLACE = HOST | {"access", "site", "slow"}
-ACTIONS = {"kill": set(), "stop": set(), "continue": set(), "restart": set(), "cut": set(), "rejoin": set(), "degrade": {"road"}, "move": {"address"}}
-UNDONE_BY = {"stop": "continue", "cut": "rejoin"}
-UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+TABLES = {"scenario", "config", "sites", "coordinator", "hosts", "network", "paths", "devices", "events", "churn", "simulate"}
+ABOUT = {"what", "seed", "duration", "steps", "bulk_scale", "deal", "resume"}
+PLACE = {"site", "up", "down", "queue"}
+HOST = PLACE | {"name", "count", "device", "slowdown", "join"}
+NETWORK = {"jitter", "loss", "reorder", "burst"}
+PATH = {"between", "jitter", "loss", "round_trip"}
+EVENT = {"at", "do", "worker", "host", "between", "for", "up", "down", "loss", "jitter", "round_trip"}
+ACTIONS = {"kill", "stop", "continue", "restart", "cut", "degrade", "move", "join"}
+CHURN = {"every", "do", "for", "from", "until"}
+TIME_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+RATE_BPS = {"bps": 1, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9}
+QUEUE_S = 0.1
 
 
 @dataclasses.dataclass
-class Place:
-    """A host: its own links, and how far it is from the middle of the network."""
+class Host:
     name: str
     address: str
-    settings: str = ""
-    access_ms: float = 0.0
-    site: str = ""
-    slow: float = 1.0
+    site: str
+    up_bps: int
+    down_bps: int
+    queue_s: float
+    device: str = "cpu"
+    slowdown: float = 1.0
+    later: bool = False
+
+    def words(self):
+        """The emulator's settings of its own links."""
+        queue = lambda rate: round(rate / 8 * self.queue_s)  # noqa: E731
+        return f"up={self.up_bps} down={self.down_bps} up_queue={queue(self.up_bps)} down_queue={queue(self.down_bps)}"
 
 
 @dataclasses.dataclass
 class Event:
+    at_s: float
     do: str
-    who: str
-    at_step: int | None
-    at_s: float | None
-    settings: str = ""
-    address: str = ""
+    hosts: list             # whom it strikes; of `cut` and `degrade` also one end of the roads
+    others: list | None     # the other end; None: everybody
     for_s: float | None = None
+    words: str = ""         # degrade: settings of the roads
+    host_words: str = ""    # degrade: settings of the hosts
 
-    def when(self):
-        return f"step {self.at_step}" if self.at_step is not None else f"{self.at_s:g} s"
+    def text(self):
+        who = ", ".join(self.hosts) + (f" - {', '.join(self.others)}" if self.others else "")
+        return f"{self.do} {who} {self.words} {self.host_words}".strip()
 
 
 @dataclasses.dataclass
 class Scenario:
     name: str
-    about: str
-    config: pathlib.Path
-    settings: dict
+    what: str
+    seed: int
+    steps: int | None
+    duration_s: float | None
+    config: dict
     stages: int
     replicas: int
-    seed: int
-    coordinator: Place
+    coordinator: Host
     workers: list
-    roads: list     # the emulator's commands
+    roads: dict             # {(name, name): settings of both directions}
     events: list
+    churn: dict | None
 
     def hosts(self):
         return [self.coordinator, *self.workers]
@@ -68,67 +85,158 @@ def refuse_unknown(table, known, where):
             raise Refusal(f"{where} has no key \"{key}\": there are {', '.join(sorted(known))}")
 
 
-def milliseconds(text, where):
-    for unit, factor in UNITS_MS.items():
-        number = text.removesuffix(unit)
-        if text.endswith(unit) and number.replace(".", "", 1).isdigit():
-            return float(number) * factor
-    raise Refusal(f"{where}: \"{text}\" is no time such as 250us, 25ms or 1s")
+def quantity(text, units, example, where):
+    mark = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text) if isinstance(text, str) else None
+    if mark and (mark[2] in units or float(mark[1]) == 0):
+        return float(mark[1]) * units.get(mark[2], 0)
+    raise Refusal(f"{where}: expected a text such as \"{example}\", not {text!r}")
 
 
-def words(table, known, where):
-    """The settings of a table as the emulator's key=value words; it checks the values itself."""
-    refuse_unknown(table, known, where)
-    return " ".join(f"{key}={'yes' if value is True else 'no' if value is False else value}" for key, value in table.items())
+def seconds(text, where):
+    return quantity(text, TIME_S, "35ms", where)
 
 
-def place(table, name, address, where):
-    refuse_unknown(table, PLACE, where)
-    slow = table.get("slow", 1)
-    if not isinstance(slow, (int, float)) or not 1 <= slow <= 60:
-        raise Refusal(f"{where}: slow is a number from 1 to 60 (times slower), not {slow!r}")
-    return Place(name, address, words({key: value for key, value in table.items() if key in HOST}, HOST, where),
-                 milliseconds(table.get("access", "0ms"), where), table.get("site", ""), slow)
+def rate(table, key, where):
+    return round(quantity(table[key], RATE_BPS, "856Mbps", f"{where} {key}")) if key in table else 0
 
 
-def roads_of(places, links, common):
-    """The emulator's commands: what is common to all, the way to the middle and back, and named links instead of it."""
-    named = {}
-    for link in links:
-        sites = link.get("between")
-        if not (isinstance(sites, list) and len(sites) == 2):
-            raise Refusal("[[link]] needs between = [\"site\", \"site\"]")
-        rest = {key: value for key, value in link.items() if key != "between"}
-        named[frozenset(sites)] = words(rest, ROAD, f"[[link]] between {sites}")
-    commands = [f"pair * * {words(common, ROAD, '[road]')}"] if common else []
-    for number, one in enumerate(places):
-        for other in places[number + 1:]:
-            delay_us = round((one.access_ms + other.access_ms) * 1000)
-            link = named.get(frozenset((one.site, other.site)), "") if one.site and other.site else ""
-            if delay_us or link:
-                commands.append(f"both {one.name} {other.name} {f'delay={delay_us}us ' if delay_us else ''}{link}")
-    return commands
+def share(value, where):
+    if isinstance(value, (int, float)) and 0 <= value <= 1:
+        return value
+    raise Refusal(f"{where}: expected a share from 0 to 1, not {value!r}")
 
 
-def event(table, names, number):
-    where = f"[[event]] {number}"
+def make_host(table, name, number, sites, where):
+    site = table.get("site", "")
+    if (sites and site not in sites) or (site and not sites):
+        raise Refusal(f"{where}: site {site!r}: there are {', '.join(sites) or 'none'}")
+    slowdown = table.get("slowdown", 1)
+    if not isinstance(slowdown, (int, float)) or not 1 <= slowdown <= 60:
+        raise Refusal(f"{where}: slowdown is a number from 1 to 60, not {slowdown!r}")
+    return Host(name, f"10.77.{number // 200}.{1 + number % 200}", site, rate(table, "up", where), rate(table, "down", where),
+                seconds(table.get("queue", f"{QUEUE_S}s"), where), table.get("device", "cpu"), slowdown, table.get("join") == "later")
+
+
+def deal(groups, order):
+    """Yields (group, number in it) in the order in which workers are numbered."""
+    left = [list(range(1, group.get("count", 1) + 1)) for group in groups]
+    if order == "in-order":
+        yield from ((group, number) for group, numbers in zip(groups, left) for number in numbers)
+    while order == "round-robin" and any(left):
+        yield from ((group, numbers.pop(0)) for group, numbers in zip(groups, left) if numbers)
+
+
+def workers_of(text, sites, order):
+    if order not in ("in-order", "round-robin"):
+        raise Refusal(f"[scenario] deal = {order!r}: expected \"in-order\" or \"round-robin\"")
+    groups = text.get("hosts", [])
+    for group in groups:
+        refuse_unknown(group, HOST, f"[[hosts]] {group.get('name', '')}")
+        if not re.fullmatch(r"[A-Za-z0-9-]+", str(group.get("name", ""))):
+            raise Refusal(f"[[hosts]] needs a name of letters, digits and -, not {group.get('name')!r}")
+    return [make_host(group, group["name"] + (f"-{number}" if group.get("count", 1) > 1 else ""), at, sites, f"[[hosts]] {group['name']}")
+            for at, (group, number) in enumerate(deal(groups, order), 1)]
+
+
+def matrix(text):
+    """Returns {frozenset of two sites (or of one): round trip in seconds}."""
+    table = text.get("sites", {})
+    refuse_unknown(table, {"names", "round_trip"}, "[sites]")
+    names = table.get("names", [])
+    trips = {}
+    for i, row in enumerate(table.get("round_trip", [])):
+        for j, cell in enumerate(row):
+            if i >= len(names) or j >= len(names):
+                raise Refusal(f"[sites] round_trip has more rows or columns than the {len(names)} names")
+            trips[frozenset((names[i], names[j]))] = seconds(cell, f"[sites] round_trip {names[i]} - {names[j]}")
+    missing = [f"{a} - {b}" for i, a in enumerate(names) for b in names[:i + 1] if frozenset((a, b)) not in trips]
+    if missing:
+        raise Refusal(f"[sites] round_trip has nothing for {missing[0]}")
+    return names, trips
+
+
+def road_words(settings):
+    """The emulator's words for one road; all keys are named, so that they undo what was there before."""
+    loss = settings["loss"]
+    burst = settings["burst"] > 1
+    # The format's jitter adds 0 to J; the emulator's adds 0 to twice its value.
+    return (f"delay={round(settings['round_trip'] * 5e5)}us jitter={round(settings['jitter'] * 5e5)}us keep_order={'no' if settings['reorder'] else 'yes'} "
+            f"loss={0 if burst else loss} burst_loss={loss if burst else 0} burst_length={settings['burst']} cut=no")
+
+
+def roads_of(text, hosts, trips):
+    network = text.get("network", {})
+    refuse_unknown(network, NETWORK, "[network]")
+    common = {"jitter": seconds(network.get("jitter", "0"), "[network] jitter"), "loss": share(network.get("loss", 0), "[network] loss"),
+              "reorder": network.get("reorder", False), "burst": network.get("burst", 1)}
+    roads = {}
+    for number, one in enumerate(hosts):
+        for other in hosts[number + 1:]:
+            settings = {**common, "round_trip": trips.get(frozenset((one.site, other.site)), 0.0)}
+            for path in text.get("paths", []):
+                refuse_unknown(path, PATH, "[[paths]]")
+                if ends_match(path.get("between"), one, other):
+                    settings |= path_settings(path, "[[paths]]")
+            roads[one.name, other.name] = settings
+    return roads
+
+
+def path_settings(table, where):
+    read = {"jitter": seconds, "round_trip": seconds, "loss": share}
+    return {key: function(table[key], f"{where} {key}") for key, function in read.items() if key in table}
+
+
+def ends_match(between, one, other):
+    if not (isinstance(between, list) and len(between) == 2):
+        raise Refusal("[[paths]] needs between = [\"A\", \"B\"], two sites or two hosts")
+    a, b = between
+    at = lambda host, end: end in (host.name, host.site)  # noqa: E731
+    return (at(one, a) and at(other, b)) or (at(one, b) and at(other, a))
+
+
+def event_of(table, hosts, where):
+    refuse_unknown(table, EVENT, where)
     do = table.get("do")
     if do not in ACTIONS:
-        raise Refusal(f"{where}: do = {do!r}: there are {', '.join(ACTIONS)}")
-    refuse_unknown(table, {"do", "who", "at_step", "at_s"} | ACTIONS[do] | ({"for_s"} if do in UNDONE_BY else set()), where)
-    if table.get("who") not in names:
-        raise Refusal(f"{where}: who = {table.get('who')!r}: there are {', '.join(names)}")
-    if ("at_step" in table) == ("at_s" in table):
-        raise Refusal(f"{where} needs at_step (done when that step is committed) or at_s (seconds after the first attempt), one of them")
-    for key in ACTIONS[do]:
-        if key not in table:
-            raise Refusal(f"{where}: {do} needs {key}")
-    return Event(do, table["who"], table.get("at_step"), table.get("at_s"),
-                 words(table["road"], ROAD, where) if do == "degrade" else "", table.get("address", ""), table.get("for_s"))
+        raise Refusal(f"{where}: do = {do!r}: there are {', '.join(sorted(ACTIONS))}")
+    workers = [host.name for host in hosts[1:]]
+    named = lambda end: [host.name for host in hosts if end in (host.name, host.site)]  # noqa: E731
+    others = None
+    if "between" in table and do in ("cut", "degrade"):
+        struck, others = map(named, table["between"])
+    elif "worker" in table:
+        number = table["worker"]
+        struck = workers[number - 1:number] if isinstance(number, int) and number > 0 else []
+    else:
+        struck = named(table.get("host"))[:1]
+    if not struck or others == []:
+        raise Refusal(f"{where}: whom does it strike? worker = 1 to {len(workers)}, or host = one of {', '.join(host.name for host in hosts)}")
+    changed = path_settings(table, where)
+    words = " ".join(text for key, text in (("round_trip", f"delay={round(changed.get('round_trip', 0) * 5e5)}us"),
+                                            ("jitter", f"jitter={round(changed.get('jitter', 0) * 5e5)}us"),
+                                            ("loss", f"loss={changed.get('loss', 0)}")) if key in changed)
+    host_words = " ".join(f"{key}={rate(table, key, where)}" for key in ("up", "down") if key in table)
+    if do == "degrade" and not words + host_words:
+        raise Refusal(f"{where}: degrade needs any of up, down, loss, jitter, round_trip")
+    return Event(seconds(table.get("at"), f"{where} at"), do, struck, others, seconds(table["for"], where) if "for" in table else None, words, host_words)
 
 
-def load(path, full=False, overrides=()):
-    """Reads the file; `full` takes the size of [full] where there is one; `overrides` are key=value settings of the run."""
+def size_of(config, size, workers):
+    """Returns stages and replicas; `size` ("4x2") takes the first workers of a larger scenario."""
+    layout = config.setdefault("layout", {})
+    if size:
+        mark = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+        if not mark:
+            raise Refusal(f"--size {size}: expected STAGESxREPLICAS, such as 4x2")
+        layout["stages"], layout["replicas"] = int(mark[1]), int(mark[2])
+    stages, replicas = layout.get("stages", 4), layout.get("replicas", 2)
+    if stages * replicas > len(workers) or (not size and stages * replicas != len(workers)):
+        raise Refusal(f"{stages} stages x {replicas} replicas need {stages * replicas} workers, and [[hosts]] are {len(workers)}")
+    return stages, replicas
+
+
+def load(path, size=None):
+    """Reads and checks the file."""
     path = pathlib.Path(path)
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -136,26 +244,26 @@ def load(path, full=False, overrides=()):
         raise Refusal(f"there is no scenario {path}: those that are shipped lie in lab/scenarios/") from None
     except tomllib.TOMLDecodeError as error:
         raise Refusal(f"{path}: {error}") from None
-    refuse_unknown(text, TOP, str(path))
-    size = {**text.get("size", {}), **(text.get("full", {}) if full else {})}
-    refuse_unknown(size, {"stages", "replicas"}, "[size]")
-    stages, replicas = size.get("stages", 1), size.get("replicas", 1)
-    profiles = text.get("worker") or [{}]
-    coordinator = place(text.get("coordinator", {}), COORDINATOR, "10.77.0.1", "[coordinator]")
-    # Profiles are dealt in turn, so that one file serves any number of workers.
-    workers = [place(profiles[i % len(profiles)], f"w{i}", f"10.77.{1 + i // 200}.{1 + i % 200}", f"[[worker]] {i % len(profiles)}")
-               for i in range(stages * replicas)]
-    places = [coordinator, *workers]
-    names = [each.name for each in places]
-    settings = {key: value for key, value in text.get("set", {}).items()}
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign:
-            raise Refusal(f"--set {override}: expected key=value, such as schedule.steps=20")
-        settings[key] = value
-    config = path.parent / text.get("config", "configs/laptop-8.toml")
-    if not config.exists():
-        raise Refusal(f"{path}: config = \"{text.get('config')}\": there is no {config}")
-    return Scenario(path.stem, text.get("about", ""), config, settings, stages, replicas, text.get("seed", 1), coordinator, workers,
-                    roads_of(places, text.get("link", []), text.get("road", {})),
-                    [event(table, names, number) for number, table in enumerate(text.get("event", []), 1)])
+    refuse_unknown(text, TABLES, str(path))
+    about = text.get("scenario", {})
+    refuse_unknown(about, ABOUT, "[scenario]")
+    if "what" not in about or not {"steps", "duration"} & set(about):
+        raise Refusal("[scenario] needs what, and steps or duration")
+    sites, trips = matrix(text)
+    refuse_unknown(text.get("coordinator", {}), PLACE, "[coordinator]")
+    coordinator = make_host(text.get("coordinator", {}), COORDINATOR, 0, sites, "[coordinator]")
+    workers = workers_of(text, sites, about.get("deal", "in-order"))
+    config = text.get("config", {})
+    stages, replicas = size_of(config, size, workers)
+    workers = workers[:stages * replicas]
+    hosts = [coordinator, *workers]
+    churn = text.get("churn")
+    if churn is not None:
+        refuse_unknown(churn, CHURN, "[churn]")
+        churn = {"do": churn.get("do"), **{key: seconds(churn[key], f"[churn] {key}") for key in CHURN - {"do"} if key in churn}}
+        if "every" not in churn or churn["do"] not in ("kill", "stop", "restart", "cut"):
+            raise Refusal("[churn] needs every, and do = kill, stop, restart or cut")
+    return Scenario(path.stem, about["what"], about.get("seed", 1), about.get("steps"),
+                    seconds(about["duration"], "[scenario] duration") if "duration" in about else None, config, stages, replicas, coordinator,
+                    workers, roads_of(text, hosts, trips), [event_of(table, hosts, f"[[events]] {number}") for number, table in enumerate(text.get("events", []), 1)],
+                    churn)
