@@ -18,11 +18,11 @@ STAGECOACH_INLINE std::int64_t seen_keys(const ScoreTile& tile, std::int64_t row
 }
 
 template <class T>
-STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, const float* __restrict scores, T* __restrict p,
+STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, float* __restrict scores, T* __restrict p,
                                           RunningSoftmax running) {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
   for (std::int64_t row = 0; row < tile.rows; ++row) {
-    const float* __restrict in = scores + row * tile.stride;
+    float* __restrict in = scores + row * tile.stride;
     T* __restrict out = p + row * tile.stride;
     const std::int64_t seen = seen_keys(tile, row), whole = seen - seen % kLanes;
     float lanes[kLanes];
@@ -35,16 +35,15 @@ STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, const float* __
     for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = 0;
     for (std::int64_t i = 0; i < whole; i += kLanes) {
       for (std::int64_t j = 0; j < kLanes; ++j) {
-        const float x = exponential(in[i + j] * tile.scale - top);
-        lanes[j] += x;
-        store(x, out[i + j]);
+        in[i + j] = exponential(in[i + j] * tile.scale - top);
+        lanes[j] += in[i + j];
       }
     }
     for (std::int64_t i = whole; i < seen; ++i) {
-      const float x = exponential(in[i] * tile.scale - top);
-      lanes[i - whole] += x;
-      store(x, out[i]);
+      in[i] = exponential(in[i] * tile.scale - top);
+      lanes[i - whole] += in[i];
     }
+    for (std::int64_t i = 0; i < seen; ++i) store(in[i], out[i]);
     for (std::int64_t i = seen; i < tile.stride; ++i) store(0.0f, out[i]);
     const float correction = running.top[row] == kLowest ? 0.0f : exponential(running.top[row] - top);
     running.correction[row] = correction;
@@ -137,10 +136,10 @@ STAGECOACH_INLINE void store_turned_of(Strided shape, const float* __restrict x,
 
 }  // namespace
 
-STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, const float* scores, float* p, RunningSoftmax running) {
+STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, float* scores, float* p, RunningSoftmax running) {
   softmax_stretch_of(tile, scores, p, running);
 }
-STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, const float* scores, BFloat* p, RunningSoftmax running) {
+STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, float* scores, BFloat* p, RunningSoftmax running) {
   softmax_stretch_of(tile, scores, p, running);
 }
 

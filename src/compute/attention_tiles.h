@@ -34,9 +34,9 @@ struct RunningSoftmax {
   float* correction = nullptr;
 };
 
-/// p = exp(scale · score − top), 0 for keys after the query and up to the stride's end.
-void softmax_stretch(const ScoreTile& tile, const float* scores, float* p, RunningSoftmax running);
-void softmax_stretch(const ScoreTile& tile, const float* scores, BFloat* p, RunningSoftmax running);
+/// p = exp(scale · score − top), 0 for keys after the query and up to the stride's end. Uses up the scores.
+void softmax_stretch(const ScoreTile& tile, float* scores, float* p, RunningSoftmax running);
+void softmax_stretch(const ScoreTile& tile, float* scores, BFloat* p, RunningSoftmax running);
 
 /// Of one tile: the probabilities p again and ds = p · (dp − delta) · scale. A row of each is kTile long, and rows beyond the
 /// tile's are zero. `p_pairs` and `ds_pairs` are right sides [kTile queries, kTile keys]; `ds` is a left side.

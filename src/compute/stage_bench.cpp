@@ -16,7 +16,9 @@
 #include "base/prng.h"
 #include "compute/device.h"
 #include "compute/layers.h"
-#include "compute/local_stage.h"
+#include "compute/stage.h"
+
+extern "C" stagecoach::compute::Library* stagecoach_compute_open();
 
 namespace stagecoach::compute {
 namespace {
@@ -116,9 +118,9 @@ std::map<std::string, double> time_stage(StageOptions options, std::int64_t roun
   const std::int64_t microbatches = config.batch.microbatches;
   std::map<std::string, std::vector<double>> times;
   options.recompute = Recompute::always;
-  const auto recomputing = need(LocalStage::make(options));
+  const auto recomputing = need(stagecoach_compute_open()->make_stage(options));
   options.recompute = Recompute::never;
-  const auto keeping = need(LocalStage::make(options));
+  const auto keeping = need(stagecoach_compute_open()->make_stage(options));
   std::printf("%s, %lld elements\n", keeping->numerics_class().c_str(), static_cast<long long>(keeping->elements()));
   for (std::int64_t round = 0; round < rounds + 2; ++round) {
     const base::Step step(static_cast<std::uint64_t>(round) + 1);
@@ -235,8 +237,9 @@ int run(const Options& options) {
   const double matrices = static_cast<double>(model::total_elements(model::parameters(m, stage.range)));
   const double forward = rows * (2 * matrices + 2.0 * static_cast<double>(config.batch.tokens * m.dim * (m.layers - 2)));
   std::printf("matmul_peak_gflops %.1f\n", peak / 1e9);
-  std::printf("mfu_percent %.1f\n", 100 * 3 * forward * static_cast<double>(config.batch.microbatches) / (times["step_kept"] / 1e3) / peak);
-  std::printf("mfu_recompute_percent %.1f\n", 100 * 3 * forward * static_cast<double>(config.batch.microbatches) / (times["step"] / 1e3) / peak);
+  const double of_step = 3 * forward * static_cast<double>(config.batch.microbatches);
+  std::printf("mfu_percent %.1f\n", 100 * of_step / (times["step_kept"] / 1e3) / peak);
+  std::printf("mfu_recompute_percent %.1f\n", 100 * of_step / (times["step"] / 1e3) / peak);
   if (stage.device != "cpu") return 0;
   use_threads(config.threads);
   const at::NoGradGuard no_graph;
