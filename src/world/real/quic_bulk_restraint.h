@@ -10,8 +10,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
+#include <utility>
 
 #include "base/time.h"
 
@@ -24,6 +24,7 @@ class QuicBulkRestraint {
     base::Duration smoothed_round_trip;
     std::uint64_t bytes_sent = 0;       // since the connection began
     std::uint64_t bytes_in_flight = 0;
+    bool bulk_waits = false;            // there is bulk to send
   };
 
   /// Takes how the road is at `now`; time never goes back.
@@ -32,18 +33,13 @@ class QuicBulkRestraint {
     in_flight_ = road.bytes_in_flight;
     observe_base(now, road.latest_round_trip);
     least_ = std::min(least_, road.latest_round_trip);
+    busy_ = busy_ && road.bulk_waits;
     const Duration window = now - window_begin_;
-    if (window < std::max(base(), kWindowMin)) return;
-    // A queue that stands raises the least round trip; jitter raises the others.
-    queue_ = least_ - base();
-    jitter_ = std::max(Duration(), road.smoothed_round_trip - least_);
+    if (window < std::max(base() * 2, kWindowMin)) return;
     const std::uint64_t delivered = road.bytes_sent - std::min(road.bytes_sent, road.bytes_in_flight);
-    const double bytes = static_cast<double>(delivered) - static_cast<double>(window_delivered_);
-    rates_[next_rate_++ % rates_.size()] = std::max(0.0, bytes) / window.seconds_f64();
-    window_begin_ = now;
-    window_delivered_ = delivered;
+    end_window(now, window, delivered, road.smoothed_round_trip);
     least_ = kUnknown;
-    decide(now);
+    busy_ = road.bulk_waits;
   }
   /// Bulk may go, where `written` bytes went since the last observe().
   bool may_send(std::uint64_t written) const { return !restrains_ || in_flight_ + written < bound(); }
@@ -58,7 +54,10 @@ class QuicBulkRestraint {
   using Instant = base::Instant;
   static constexpr Duration kTargetMin = Duration::milliseconds(3);
   static constexpr Duration kBaseWindow = Duration::seconds(10);  // BBR empties its queue every five
-  static constexpr Duration kWindowMin = Duration::milliseconds(10);
+  /// Two round trips: acknowledgements that come in heaps make a shorter window look faster than the road.
+  static constexpr Duration kWindowMin = Duration::milliseconds(20);
+  static constexpr Duration kRateWindow = Duration::seconds(10);
+  static constexpr std::int64_t kBusyWindows = 4;                 // by then slow start has found the road's rate
   static constexpr Duration kUnknown = Duration::seconds(3600);
   static constexpr Duration kPatience = Duration::seconds(2);     // after which the queue is taken for somebody else's
   static constexpr Duration kTruce = Duration::seconds(10);
@@ -74,6 +73,23 @@ class QuicBulkRestraint {
     }
     base_now_ = std::min(base_now_, round_trip);
   }
+  void end_window(Instant now, Duration window, std::uint64_t delivered, Duration smoothed) {
+    // A queue that stands raises the least round trip; jitter raises the others.
+    queue_ = least_ - base();
+    jitter_ = std::max(Duration(), smoothed - least_);
+    busy_windows_ = busy_ ? busy_windows_ + 1 : 0;
+    if (busy_) observe_rate(now, (static_cast<double>(delivered) - static_cast<double>(window_delivered_)) / window.seconds_f64());
+    window_begin_ = now;
+    window_delivered_ = delivered;
+    decide(now);
+  }
+  void observe_rate(Instant now, double rate) {
+    if (rate_until_ <= now) {
+      rate_before_ = std::exchange(rate_now_, 0);
+      rate_until_ = now + kRateWindow;
+    }
+    rate_now_ = std::max(rate_now_, rate);
+  }
   void decide(Instant now) {
     // Half of what is allowed: held at its bound, bulk must not look like an empty road.
     if (queue_ > target() / 2) full_until_ = now + base() * kKeptRoundTrips;
@@ -82,18 +98,22 @@ class QuicBulkRestraint {
       truce_until_ = now + kTruce;
       crowded_since_ = now;
     }
-    restrains_ = full_until_ > now && truce_until_ <= now;
+    restrains_ = busy_windows_ >= kBusyWindows && full_until_ > now && truce_until_ <= now;
   }
   std::uint64_t bound() const {
-    const double rate = *std::max_element(rates_.begin(), rates_.end());
-    return std::max(kBoundMin, static_cast<std::uint64_t>(rate * (base() + jitter_ + target()).seconds_f64()));
+    const double seconds = (base() + jitter_ + target()).seconds_f64();
+    return std::max(kBoundMin, static_cast<std::uint64_t>(std::max(rate_now_, rate_before_) * seconds));
   }
 
   Duration base_now_ = kUnknown;
   Duration base_before_ = kUnknown;
   Instant base_until_;
-  std::array<double, 8> rates_{};  // bytes a second
-  std::size_t next_rate_ = 0;
+  // The highest rate that bulk had: of the last windows alone it would fall with each of them where a queue is not our own.
+  double rate_now_ = 0;            // bytes a second
+  double rate_before_ = 0;
+  Instant rate_until_;
+  bool busy_ = false;              // bulk waited all through the window that runs
+  std::int64_t busy_windows_ = 0;
   Duration least_ = kUnknown;      // round trip of the window that runs
   Duration queue_;                 // the last window's
   Duration jitter_;

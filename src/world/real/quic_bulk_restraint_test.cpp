@@ -48,7 +48,7 @@ class Link {
       flying_.pop_front();
       delivered_ += kPacketBytes;
     }
-    restraint_.observe(now_, {latest_, smoothed_, sent_, flying_.size() * kPacketBytes});
+    restraint_.observe(now_, {latest_, smoothed_, sent_, flying_.size() * kPacketBytes, true});
     const std::uint64_t paced = bytes_per_s / 1000 * 5 / 4;  // a turn's share, at BBR's highest pacing
     for (std::uint64_t written = 0; written < paced && flying_.size() * kPacketBytes < window && restraint_.may_send(written); written += kPacketBytes) {
       free_at_ = std::max(free_at_, now_) + Duration::nanoseconds(static_cast<std::int64_t>(kPacketBytes * 1'000'000'000 / bytes_per_s));
@@ -110,6 +110,18 @@ TEST(QuicBulkRestraint, does_not_starve_behind_somebody_elses_queue) {
   link.run(Duration::seconds(3));
   link.run(Duration::seconds(8));
   EXPECT_GT(link.utilisation(), 0.9);
+}
+
+/// The trap of a bound that follows its own last rate: each window would be a little slower than the one before.
+TEST(QuicBulkRestraint, a_small_foreign_queue_does_not_wear_it_down) {
+  for (const std::int64_t foreign_ms : {6, 10, 14}) {  // the target is 8, twice the target is taken for somebody else's
+    Link link;
+    link.run(Duration::seconds(3));
+    link.foreign = Duration::milliseconds(foreign_ms);
+    link.run(Duration::seconds(10));
+    link.run(Duration::seconds(10));
+    EXPECT_GT(link.utilisation(), 0.75) << foreign_ms;
+  }
 }
 
 TEST(QuicBulkRestraint, jitter_is_no_queue) {

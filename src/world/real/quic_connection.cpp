@@ -283,7 +283,7 @@ std::size_t QuicConnection::write(Turn& turn) {
   if (state_ == State::ended) return 0;
   queue_.unblock();
   const compat::RoadInfo road = compat::road_info(conn_);
-  restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight});
+  restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight, queue_.bulk_waits()});
   const std::size_t datagram = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
   const std::size_t burst = std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
   for (std::size_t packets = 0; packets < burst && turn.written < turn.bytes_max && !turn.out.blocked(); ++packets) {
