@@ -29,6 +29,15 @@ constexpr const char* architecture() {
 #endif
 }
 
+/// What multiplies bfloat16 here: torch's capability does not tell, and each sums in another order.
+std::string bfloat16_unit() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (__builtin_cpu_supports("amx-bf16")) return "+AMX";
+  if (__builtin_cpu_supports("avx512bf16")) return "+BF16";
+#endif
+  return "";
+}
+
 }  // namespace
 
 base::Result<at::Device> find_device(const std::string& name) {
@@ -69,6 +78,7 @@ void use_threads(int threads) {
 std::string numerics_class_of(const at::Device& device, int threads, model::FloatKind compute) {
   std::string text = device.is_cpu() ? std::string("cpu ") + architecture() + " " + at::get_cpu_capability()
                                      : std::string(device.is_cuda() ? "cuda" : "mps");
+  if (device.is_cpu() && compute == model::FloatKind::bfloat16) text += bfloat16_unit();
   return text + " torch " + torch_version() + " threads " + std::to_string(threads) +
          (compute == model::FloatKind::float32 ? " float32" : " bfloat16");
 }

@@ -21,7 +21,7 @@ base::Result<at::Device> find_device(const std::string& name);
 /// Makes this thread's kernels use `threads` threads; does nothing where they already do.
 void use_threads(int threads);
 
-/// "cpu x86-64 AVX512 torch 2.13.0 threads 1 bfloat16".
+/// "cpu x86-64 AVX512+AMX torch 2.13.0 threads 1 bfloat16".
 std::string numerics_class_of(const at::Device& device, int threads, model::FloatKind compute);
 
 /// Memory of an accelerator that nobody uses; 0 where this torch cannot say.

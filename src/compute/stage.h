@@ -141,7 +141,7 @@ class Stage {
   /// errors: not_found  a tensor of this stage is missing · mismatch  a shape differs: nothing was changed
   virtual base::Result<void> import_state(base::WeightVersion version, const std::vector<base::NamedTensor>& tensors) = 0;
 
-  /// "cpu x86-64 AVX512 torch 2.13.0 threads 1 bfloat16": what must be equal for bit-equal results.
+  /// "cpu x86-64 AVX512+AMX torch 2.13.0 threads 1 bfloat16": what must be equal for bit-equal results.
   virtual std::string numerics_class() const = 0;
 };
 

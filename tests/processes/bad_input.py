@@ -214,7 +214,7 @@ class Numbers(BadInput):
 class Disk(BadInput):
     def test_no_space_at_all(self):
         self.trained("cuts-the-shards")
-        for limit, what in [(1_000, "config.toml"), (8_000, "books.db"), (60_000, "cache")]:
+        for limit, what in [(1_000, "config.toml"), (12_000, "books.db"), (60_000, "cache")]:
             with self.subTest(limit=limit):
                 self.refused([what], "train", "--plain", *self.settings(f"run-{limit}", **TINY), preexec_fn=limit_files_to(limit))
 
