@@ -1,8 +1,9 @@
 // One stage of a model on one device, timed and weighed: the program behind bench/stage.
 //
 // In:      stage_program LIBRARY key=value…: a preset or dimensions, the stage's number, numbers, threads, how often.
-// Out:     one JSON object: seconds of each round's forward, backward with its recompute, backward after a kept forward, and end of
-//          a step; the memory of this process at its highest, less what it had with the library open and warm.
+// Out:     one JSON object a line: seconds of each forward, backward with its recompute, forward that keeps, backward after it, the
+//          reduce with itself, and the end of a step; the most that torch's allocators had handed out at once, and the size of this process at its largest, less what
+//          it was with the library open and warm.
 // Thread:  one; torch's own below it.
 // Why:     it drives compute::Stage as a worker does and nothing else, so that what is measured is what a worker takes.
 #include <chrono>
@@ -11,10 +12,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "allocations.h"
 #include "base/prng.h"
 #include "compute/library.h"
 #include "model/presets.h"
@@ -88,7 +91,8 @@ class Words {
 struct Plan {
   compute::StageOptions options;
   std::int64_t microbatches = 2;  // a round
-  std::int64_t rounds = 1;
+  std::int64_t rounds = 1;        // 0 = as many as each line of standard input says, an answer after each
+  bool kept = false;              // each microbatch a second time with a forward that keeps, so that the backward alone shows
 };
 
 void read_numbers(Words& words, model::TrainConfig& config) {
@@ -132,7 +136,8 @@ Plan plan_of(Words& words) {
   config.batch.microbatches = 4'096;
   read_numbers(words, config);
   plan.options.device = words.text("device", "cpu");
-  plan.options.recompute = words.one_of("recompute", {std::pair("always", compute::Recompute::always), {"never", compute::Recompute::never}}, compute::Recompute::always);
+  plan.kept = words.number("kept", 0) != 0;
+  plan.options.recompute = plan.kept ? compute::Recompute::never : compute::Recompute::always;
   plan.microbatches = words.number("microbatches", plan.microbatches);
   plan.rounds = words.number("rounds", plan.rounds);
   const std::int64_t stage = words.number("stage", 1);
@@ -172,27 +177,42 @@ class Run {
     const base::Step step(++steps_);
     for (std::int64_t m = 0; m < plan_.microbatches; ++m) {
       const compute::MicrobatchName name{step, kAttempt, base::MicrobatchIndex(static_cast<std::uint64_t>(m))};
-      if (!tail_) timed(forward_, [&] { need(stage_->forward(stage_->version(), input_, name)); });
+      if (!tail_) timed(forward_, [&] { need(stage_->forward(stage_->version(), input_)); });
       timed(backward_, [&] { need(stage_->backward(stage_->version(), name, input_, gradient_)); });
+      if (tail_ || !plan_.kept) continue;
+      timed(keeping_, [&] { need(stage_->forward(stage_->version(), input_, name)); });
+      timed(after_kept_, [&] { need(stage_->backward(stage_->version(), name, input_, gradient_)); });
     }
+    timed(reduce_, [&] { reduce(step); });
     timed(close_, [&] { close(step); });
   }
 
-  void print(double base_bytes, double peak_bytes) const {
-    std::printf("{\"numerics\": \"%s\", \"elements\": %lld, \"tokens\": %lld, \"microbatches\": %lld,\n", stage_->numerics_class().c_str(),
+  /// Tells what was timed since it last told.
+  void print(const Allocations& allocations, double base_bytes, double peak_bytes) {
+    std::printf("{\"numerics\": \"%s\", \"elements\": %lld, \"tokens\": %lld, \"microbatches\": %lld,", stage_->numerics_class().c_str(),
                 static_cast<long long>(stage_->elements()), static_cast<long long>(config_.batch.tokens_per_microbatch()),
                 static_cast<long long>(plan_.microbatches));
     print("forward_s", forward_);
     print("backward_s", backward_);
+    print("kept_forward_s", keeping_);
+    print("kept_backward_s", after_kept_);
+    print("reduce_s", reduce_);
     print("close_s", close_);
-    std::printf(" \"base_bytes\": %.0f, \"peak_bytes\": %.0f}\n", base_bytes, peak_bytes - base_bytes);
+    std::printf(" \"host_tensor_bytes\": %lld, \"device_tensor_bytes\": %lld, \"base_bytes\": %.0f, \"process_bytes\": %.0f}\n",
+                static_cast<long long>(allocations.host_peak_bytes()), static_cast<long long>(allocations.device_peak_bytes()), base_bytes,
+                peak_bytes - base_bytes);
+    std::fflush(stdout);
   }
 
  private:
-  void close(base::Step step) {
+  /// The reduce of a group of one: its sums go out as bytes and come back.
+  void reduce(base::Step step) {
     const compute::ElementRange all{0, stage_->elements()};
     const Payload sums = need(stage_->read_sum(step, kAttempt, all));
     need(stage_->write_reduced(step, kAttempt, all, sums));
+  }
+
+  void close(base::Step step) {
     double squares = 0;
     for (const compute::TensorNorm& norm : need(stage_->norms(step, kAttempt))) squares += norm.sum_of_squares;
     need(stage_->apply(step, kAttempt, std::sqrt(squares)));
@@ -205,10 +225,11 @@ class Run {
     into.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count());
   }
 
-  static void print(const char* name, const std::vector<double>& seconds) {
+  static void print(const char* name, std::vector<double>& seconds) {
     std::printf(" \"%s\": [", name);
     for (std::size_t i = 0; i < seconds.size(); ++i) std::printf("%s%.6f", i == 0 ? "" : ", ", seconds[i]);
-    std::printf("],\n");
+    std::printf("],");
+    seconds.clear();
   }
 
   Payload token_ids() const {
@@ -241,7 +262,7 @@ class Run {
   Payload gradient_;
   bool tail_ = false;
   std::uint64_t steps_ = 0;
-  std::vector<double> forward_, backward_, close_;
+  std::vector<double> forward_, backward_, keeping_, after_kept_, reduce_, close_;
 };
 
 /// A small stage of the same numbers: what the library loads and keeps for itself is there before anything is weighed.
@@ -261,9 +282,14 @@ int run(int count, char** arguments) {
   warm_up(library, plan);
   const double base_bytes = status_bytes("VmRSS");
   forget_peak();
+  const Allocations allocations;
   Run run(library, plan);
-  for (std::int64_t round = 0; round < plan.rounds; ++round) run.step();
-  run.print(base_bytes, status_bytes("VmHWM"));
+  const auto answer = [&](std::int64_t rounds) {
+    for (std::int64_t round = 0; round < rounds; ++round) run.step();
+    run.print(allocations, base_bytes, status_bytes("VmHWM"));
+  };
+  if (plan.rounds > 0) answer(plan.rounds);
+  else for (std::int64_t rounds = 0; std::cin >> rounds;) answer(rounds);
   return 0;
 }
 
