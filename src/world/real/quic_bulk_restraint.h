@@ -24,7 +24,7 @@ class QuicBulkRestraint {
     base::Duration smoothed_round_trip;
     std::uint64_t bytes_sent = 0;       // since the connection began
     std::uint64_t bytes_in_flight = 0;
-    bool bulk_waits = false;            // there is bulk to send
+    bool bulk_waits = false;            // there is bulk to send, and somebody whom it could delay
   };
 
   /// Takes how the road is at `now`; time never goes back.

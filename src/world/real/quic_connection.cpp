@@ -17,6 +17,8 @@ using link::DownReason;
 constexpr std::uint64_t kWindowBytes = 64u << 20;         // well over the bandwidth-delay product of 1 Gbit/s and 150 ms
 constexpr std::uint64_t kControlWindowBytes = 4u << 20;
 constexpr std::size_t kDatagramBytesMax = 1452;            // what path discovery may grow to
+/// Bulk is restrained for so long after a boundary tensor went on its link: alone on a link it may fill every queue.
+constexpr Duration kSharedFor = Duration::seconds(1);
 constexpr std::size_t kCloseTextBytesMax = 500;
 /// How long an ended connection answers a peer that has not heard the farewell; three probe time-outs of any sane path.
 constexpr Duration kClosingTime = Duration::seconds(1);
@@ -283,7 +285,8 @@ std::size_t QuicConnection::write(Turn& turn) {
   if (state_ == State::ended) return 0;
   queue_.unblock();
   const compat::RoadInfo road = compat::road_info(conn_);
-  restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight, queue_.bulk_waits()});
+  const bool shared = queue_.bulk_waits() && urgent_at_ + kSharedFor > now_;
+  restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight, shared});
   const std::size_t datagram = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
   const std::size_t burst = std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
   for (std::size_t packets = 0; packets < burst && turn.written < turn.bytes_max && !turn.out.blocked(); ++packets) {
@@ -348,6 +351,7 @@ std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path
 
 void QuicConnection::account(const QuicSendQueue::Piece& piece, std::uint64_t bytes, bool contended, Turn& turn) {
   if (!piece.bulk) turn.floor.urgent_sent(bytes);
+  if (!piece.bulk && piece.frame != nullptr) urgent_at_ = turn.now;
   if (piece.bulk && contended) turn.floor.bulk_sent(bytes);
   queue_.wrote(piece, bytes);
 }

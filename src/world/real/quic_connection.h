@@ -207,6 +207,7 @@ class QuicConnection {
 
   QuicSendQueue queue_;
   QuicBulkRestraint restraint_;
+  Instant urgent_at_;  // when bytes of a tensor last went
   link::ReceiveBudget budget_;
   std::map<std::int64_t, Incoming> incoming_;
   std::vector<std::int64_t> answers_;  // streams of whole frames whose answer, an empty end of stream, is still to be written
