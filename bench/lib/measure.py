@@ -59,11 +59,9 @@ def go_first():
     """
     child = os.fork()
     if child:
-        try:
-            _, status = os.waitpid(child, 0)
-        except KeyboardInterrupt:
-            os.killpg(child, signal.SIGTERM)
-            _, status = os.waitpid(child, 0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os.killpg(child, signal.SIGTERM))
+        _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     os.setsid()
     try:
