@@ -57,12 +57,22 @@ def go_first():
     With autogroups a niceness counts inside a session only, so that the session's own must be set; not the terminal's, which
     would keep it.
     """
+    # Held back until the child is known: it would not get a signal that came to us in between.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     child = os.fork()
     if child:
+        def stop(*_):
+            try:
+                os.killpg(child, signal.SIGTERM)
+            except ProcessLookupError:  # its session is not made yet
+                os.kill(child, signal.SIGTERM)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: os.killpg(child, signal.SIGTERM))
+            signal.signal(number, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.setsid()
     try:
         os.nice(-15)
