@@ -1,10 +1,12 @@
 // Claims: the view is the sum of the formula in token_view.h, place by place; a row's start is a start; seen from the last places
-// of a longer past it is the same; its gradients are those that a change of each weight shows.
+// of a longer past it is the same; its gradients are those that a change of each weight shows. A stage with such a cut in front of
+// one of its layers wants the tokens, and its output depends on them; other stages want none.
 #include "compute/token_view.h"
 
 #include <gtest/gtest.h>
 
 #include "base/prng.h"
+#include "compute/test_stages.h"
 
 namespace stagecoach::compute {
 namespace {
@@ -101,11 +103,55 @@ TEST_P(TokenView, gradients_are_what_a_change_of_each_weight_shows) {
   }
 }
 
+TEST_P(TokenView, in_bfloat16_is_near_and_its_embeddings_gradient_is_summed_in_float32) {
+  const Case one = make(GetParam());
+  base::Prng prng(13);
+  const at::Tensor gradient = drawn(prng, one.sizes.rows * one.sizes.places, one.sizes.width).to(at::kBFloat16);
+  const at::Tensor embed = one.embed_Vr.to(at::kBFloat16), mix = one.mix_DM.to(at::kBFloat16);
+  const at::Tensor exact = token_view(one.past, embed.to(at::kFloat), mix.to(at::kFloat));
+  const TokenViewGradients expected =
+      token_view_backward(one.past, embed.to(at::kFloat), mix.to(at::kFloat), gradient.to(at::kFloat));
+  const at::Tensor view = token_view(one.past, embed, mix);
+  const TokenViewGradients found = token_view_backward(one.past, embed, mix, gradient);
+  EXPECT_EQ(view.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(found.embed_Vr.scalar_type(), at::kFloat);
+  const auto near = [](const at::Tensor& ours, const at::Tensor& theirs) {
+    return ((ours.to(at::kFloat) - theirs).norm() / theirs.norm()).item<double>() < 1.0 / 128;  // bfloat16's spacing at 1
+  };
+  EXPECT_TRUE(near(view, exact));
+  EXPECT_TRUE(near(found.embed_Vr, expected.embed_Vr));
+  EXPECT_TRUE(near(found.mix_DM, expected.mix_DM));
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, TokenView,
                          testing::Values(Sizes{2, 9, 5, 3, 4, 6},     // the plain case, tokens repeat
                                          Sizes{1, 1, 4, 2, 4, 3},     // one token, a window longer than the text
                                          Sizes{3, 3, 7, 2, 5, 4},     // a window longer than every row
                                          Sizes{2, 6, 5, 4, 1, 3}));   // each token sees itself alone
+
+std::unique_ptr<Stage> middle_stage(const model::TrainConfig& config) {
+  StageOptions options;
+  options.config = config;
+  options.range = {1, 2};
+  return value(library().make_stage(options));
+}
+
+TEST(StageAtACut, wants_tokens_where_it_sees_them) {
+  model::TrainConfig config = small_config();
+  const auto count = static_cast<std::size_t>(config.batch.tokens_per_microbatch() * config.model.cut_width);
+  const base::Payload boundary = floats(std::vector<float>(count, 0.5f));
+  const auto output = [&](Stage& stage, std::uint64_t seed) {
+    return *value(stage.forward(base::WeightVersion(0), {random_tokens(config, seed), boundary}));
+  };
+  const auto without_view = middle_stage(config);
+  EXPECT_TRUE(without_view->forward(base::WeightVersion(0), {nullptr, boundary}).ok());
+  EXPECT_EQ(output(*without_view, 1), output(*without_view, 2));
+
+  config.model.cut_kind = model::CutKind::resbm_tokens;
+  const auto with_view = middle_stage(config);
+  EXPECT_EQ(code_of(with_view->forward(base::WeightVersion(0), {nullptr, boundary})), base::ErrorCode::invalid_argument);
+  EXPECT_NE(output(*with_view, 1), output(*with_view, 2));
+}
 
 }  // namespace
 }  // namespace stagecoach::compute

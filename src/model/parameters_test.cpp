@@ -50,6 +50,25 @@ TEST(Parameters, have_names_shapes_and_places) {
   for (std::size_t i = 0; i < list.size(); ++i) EXPECT_EQ(list[i].index.value(), i);
 }
 
+TEST(Parameters, of_a_view_of_tokens_stand_at_the_receiver_and_cost_the_embedding_and_the_convolution) {
+  ModelConfig model;
+  model.cut_after = {1};
+  model.token_rank = 24;
+  model.token_window = 3;
+  const std::int64_t without = total_elements(parameters(model));
+  model.cut_kind = CutKind::resbm_tokens;
+  const std::vector<ParameterInfo> list = parameters(model);
+  EXPECT_EQ(total_elements(list), without + 256 * 24 + 128 * 3 * 24);
+  EXPECT_EQ(list[29].name, "blocks.002.cut.decode");
+  EXPECT_EQ(list[30].name, "blocks.002.cut.token_embed");
+  EXPECT_EQ(list[30].shape, (std::vector<std::int64_t>{256, 24}));
+  EXPECT_EQ(list[31].name, "blocks.002.cut.token_mix");
+  EXPECT_EQ(list[31].shape, (std::vector<std::int64_t>{128, 72}));
+  EXPECT_EQ(list[31].layer, 2);
+  model.cut_width = model.dim;
+  EXPECT_EQ(total_elements(parameters(model)), without - 2 * 128 * 32) << "a cut that squeezes nothing has nothing to make up for";
+}
+
 TEST(Parameters, of_stages_are_slices_of_the_whole_list) {
   const ModelConfig model;
   const std::vector<ParameterInfo> whole = parameters(model);
