@@ -83,6 +83,7 @@ class Network {
   Pair& pair(Node a, Node b);
   void arrive(Node from, Node to, base::Payload frame, std::uint64_t epoch, base::Instant sent);
   base::Instant in_order(Pair& pair, Node from, link::Priority priority, base::Instant arrival);
+  base::Instant control_arrival(const Pair& pair, Node from, Node to);
   base::Duration round_trip(Node from, Node to);
   bool reachable(Node from, Node to) const;
   void tell_down(Node at, Node peer, std::uint64_t epoch, link::DownReason reason, const std::string& text);
