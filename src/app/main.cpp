@@ -11,6 +11,7 @@
 #include "app/join.h"
 #include "app/model_command.h"
 #include "app/preset_settings.h"
+#include "app/simulate.h"
 #include "app/status.h"
 #include "app/train.h"
 
@@ -76,6 +77,9 @@ int main(int argc, char** argv) {
   app::ModelOptions model;
   CLI::App* model_command = app::add_model_command(cli, model);
 
+  app::SimulateOptions simulate;
+  CLI::App* simulate_command = app::add_simulate_command(cli, simulate);
+
   app::DataOptions data;
   CLI::App* data_command = app::add_data_command(cli, data);
 
@@ -100,6 +104,7 @@ int main(int argc, char** argv) {
   if (status_command->parsed()) return app::run_status(status);
   if (data_command->parsed()) return app::run_data(*data_command, data, std::cout, std::cerr);
   if (model_command->parsed()) return app::run_model(model, std::cout, std::cerr);
+  if (simulate_command->parsed()) return app::run_simulate(simulate, std::cout, std::cerr);
   if (generate_command->parsed()) return app::run_generate(generate, std::cout, std::cerr);
   return 1;
 }
