@@ -161,7 +161,7 @@ def setting_lines(results, wanted, machine):
     numerics = sorted({result["numerics"] for result in results})
     return [
         f"Made by `bench/cuts` from {len(results)} of {wanted} runs; commit {', '.join(commits)}; {machine}; numerics class: "
-        f"{', '.join(numerics)}; {sum(r['seconds'] for r in results) / 60:.0f} minutes of training in all.",
+        f"{', '.join(numerics)}.",
         "",
         f"The laptop's model (`configs/laptop.toml`: D 128, 4 layers, 0.8 M parameters, bytes) on the King James text, the last 5 % "
         f"held out. Each run: {shared['schedule.steps']} steps of {shared['batch.sequences']} × 128 tokens ({tokens:,}), warm-up 50, "
@@ -179,7 +179,7 @@ def write(page, results, wanted, machine, root):
     lines = ["# What a cut costs, and what tokens at the cut buy back", "", *setting_lines(results, wanted, machine), "",
              *[line for line in summary(found) if line], "",
              "In the tables: mean (least–most, number of seeds; nothing where it is one), then the mean distance from `none` at the same "
-             "seeds.", "", "## Three cuts: after every layer but the last", "", *loss_table(found, 3), ""]
+             "seeds; – was not run.", "", "## Three cuts: after every layer but the last", "", *loss_table(found, 3), ""]
     if picture:
         lines += [f"![Validation loss over steps, three cuts, seed 1]({page.stem}.svg)", "",
                   f"The same as [PNG]({page.stem}.png). Drawn with {picture} from PyPI, in an environment of the bench's own.", ""]
