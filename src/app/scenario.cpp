@@ -331,9 +331,11 @@ class Reader {
         read_path(section, event.path);
       }
       section.finish();
-      out_.events.push_back(std::move(event));
+      // By time; what happens at one time keeps the order of the file.
+      const auto later = std::upper_bound(out_.events.begin(), out_.events.end(), event,
+                                          [](const ScenarioEvent& a, const ScenarioEvent& b) { return a.at < b.at; });
+      out_.events.insert(later, std::move(event));
     }
-    std::stable_sort(out_.events.begin(), out_.events.end(), [](const ScenarioEvent& a, const ScenarioEvent& b) { return a.at < b.at; });
   }
 
   std::size_t read_event_host(Section& section) {
