@@ -198,8 +198,9 @@ def write(page, results, wanted, machine, root):
               "## What this does not show", "",
               "The model is small, the runs are short and at a high rate, and bytes are more predictable from their neighbours than "
               "words are: the size of the gain in a large model is not known from here. One seed, where a cell says no range, shows "
-              "directions only.", ""]
-    page.write_text("\n".join(lines), encoding="utf-8")
+              "directions only. `resbm+tokens` below `none` does not say that squeezing helps: its receivers have a short convolution "
+              "over tokens that `none` lacks, and a model without cuts but with that convolution is not among the rows.", ""]
+    page.write_text("\n".join(lines).replace(" -0.", " −0.").replace("(-0.", "(−0."), encoding="utf-8")
 
 
 def draw(page, results, root):
