@@ -1,7 +1,7 @@
 // How long a middle stage takes on this machine: forward, backward from what a forward kept and with recompute, a step's end; and
 // where that time goes, against the matmul rate measured in the same run.
 //
-// In:      options of "--name value" (below; bench/stage_reference.py has the same). Out: one "name value" a line, milliseconds, the
+// In:      options of "--name value" (below). Out: one "name value" a line, milliseconds, the
 //          median of the rounds; then a table of the parts.
 #include <algorithm>
 #include <chrono>
@@ -111,7 +111,7 @@ void need(const base::Result<void>& result) {
   if (!result.ok()) fail(result.error().message);
 }
 
-/// The figures that stage_reference.py prints too: recompute and backward are told apart by a stage that keeps everything.
+/// Recompute and backward are told apart by a stage that keeps everything.
 std::map<std::string, double> time_stage(StageOptions options, std::int64_t rounds) {
   const model::TrainConfig& config = options.config;
   const StageInput input{nullptr, random_boundary(config)};
