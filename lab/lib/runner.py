@@ -164,7 +164,9 @@ class Runner:
         return self.processes[COORDINATOR].returncode
 
     def is_over(self, now_s):
-        enough = self.scenario.steps is not None and self.log.last_step() >= self.scenario.steps
+        """Whether the run is to be stopped now; one whose own settings end it there ends by itself."""
+        own_end = self.scenario.config.get("schedule", {}).get("steps")
+        enough = self.scenario.steps is not None and self.scenario.steps != own_end and self.log.last_step() >= self.scenario.steps
         return enough or (self.scenario.duration_s is not None and now_s >= self.scenario.duration_s)
 
     def next_churn(self, after_s):

@@ -35,20 +35,20 @@ volatile sig_atomic_t stops_asked = 0;
 
 void on_stop_signal(int) {
   stops_asked = stops_asked + 1;
-  if (stops_asked > 1 || !signalled_node) {
+  if (stops_asked > 1) {
     // Twice: now. What is on the disk is complete or does not exist. A terminal that is held (Ctrl-S) must not hold the end.
     pollfd terminal{1, POLLOUT, 0};
     if (::poll(&terminal, 1, 0) == 1)
       [[maybe_unused]] const auto written = ::write(1, TerminalView::kRestoreTerminal.data(), TerminalView::kRestoreTerminal.size());
     ::_exit(130);
   }
-  signalled_node->request_stop();
+  if (signalled_node) signalled_node->request_stop();
 }
 
 void catch_signals(CoordinatorNode* node) {
   signalled_node = node;
   struct sigaction action {};
-  action.sa_handler = node ? on_stop_signal : SIG_DFL;
+  action.sa_handler = on_stop_signal;
   for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
 }
@@ -137,7 +137,7 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
     auto started = LocalWorkers::start({options.program, folder.path, local_link_of(**node, *identity), folder.settings.device, std::string(recompute), folder.settings.kept_bytes, workers_listen,
                                         folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)});
     if (!started) {
-      catch_signals(nullptr);  // the node dies with this scope
+      signalled_node = nullptr;  // the node dies with this scope
       return complain(started.error());
     }
     workers.emplace(std::move(*started));
@@ -146,7 +146,8 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   const observe::RunStatus status = (*node)->status();
   view.close(kViewPatience);
   workers.reset();
-  catch_signals(nullptr);
+  // The handler stays: who asks a run to stop in the moment of its end has been answered, and the exit status is the run's.
+  signalled_node = nullptr;
   if (code != 0) {
     std::cerr << "stagecoach: " << (*node)->last_words() << "\n";
     if (code != kSameAgainCode) std::cerr << "            continue with: " << continue_command(folder, options) << "\n";
