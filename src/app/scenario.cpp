@@ -172,9 +172,7 @@ class Reader {
   }
 
   void read_devices() {
-    out_.devices["a100"] = ScenarioDevice{312e12, 0.4, {}, {}, 0};
-    out_.devices["h100"] = ScenarioDevice{989e12, 0.4, {}, {}, 0};
-    out_.devices["rtx4090"] = ScenarioDevice{165e12, 0.4, {}, {}, 0};
+    out_.devices = world::paced::named_devices();
     const toml::table* all = table("devices");
     if (all == nullptr) return;
     for (const auto& [name, node] : *all) {

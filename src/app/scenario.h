@@ -14,6 +14,7 @@
 
 #include "app/settings.h"
 #include "base/time.h"
+#include "world/paced/pace.h"
 
 namespace stagecoach::app {
 
@@ -27,13 +28,7 @@ struct ScenarioHost {
   bool later = false;                 // started by an event only
 };
 
-/// A device by its time.
-struct ScenarioDevice {
-  double flops_per_s = 0;             // dense peak; 0 = the times below count
-  double mfu = 0.4;
-  std::vector<base::Duration> forward, backward;  // by stage, or one for all
-  double memory_bytes_per_s = 0;      // 0 = sums and state take no time
-};
+using ScenarioDevice = world::paced::DeviceSpeed;
 
 /// Two hosts or two sites, or everybody.
 struct ScenarioEnds {

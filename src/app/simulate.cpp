@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "model/arithmetic.h"
-#include "model/parameters.h"
 
 namespace stagecoach::app {
 namespace {
@@ -14,46 +13,12 @@ using base::Duration;
 using world::sim::PathChange;
 using world::sim::Plan;
 using world::sim::PlannedEvent;
-using world::sim::StageLoad;
+using world::paced::StageLoad;
 
-constexpr std::int64_t kTokenIdBytes = 4;
 constexpr Duration kForever = Duration::nanoseconds(std::int64_t{1} << 61);
 
-struct Times {
-  Duration forward, backward;
-};
-
-Duration seconds(double s) { return Duration::nanoseconds(std::llround(s * 1e9)); }
-
-Times times_of(const ScenarioDevice& device, const RunSettings& settings, const model::StageRange& range, std::size_t stage) {
-  const auto pick = [&](const std::vector<Duration>& list) { return list.size() == 1 ? list[0] : list.at(stage); };
-  if (!device.forward.empty()) return {pick(device.forward), pick(device.backward)};
-  const model::TrainConfig& config = settings.train;
-  const auto tokens = static_cast<double>(config.batch.tokens_per_microbatch());
-  const bool recompute = settings.recompute != compute::Recompute::never;
-  const auto forward = static_cast<double>(model::token_flops(config.model, range, config.batch.tokens).forward()) * tokens;
-  const auto all = static_cast<double>(model::executed_flops(config.model, range, config.batch.tokens, recompute)) * tokens;
-  // As model::Assumptions has it: mfu counts three forwards of the four that are executed.
-  const double executed_per_s = device.flops_per_s * device.mfu * 4 / 3;
-  const bool tail = range.last == config.model.layers;
-  return {seconds(forward / executed_per_s), seconds((tail ? all : all - forward) / executed_per_s)};
-}
-
 StageLoad load_of(const ScenarioDevice& device, const RunSettings& settings, const model::StageRange& range, std::size_t stage) {
-  const model::TrainConfig& config = settings.train;
-  StageLoad load;
-  const Times times = times_of(device, settings, range, stage);
-  load.forward = times.forward;
-  load.backward = times.backward;
-  load.memory_bytes_per_s = device.memory_bytes_per_s;
-  if (range.last < config.model.layers) load.boundary_bytes = static_cast<std::uint64_t>(config.boundary_bytes(range.last - 1));
-  load.token_bytes = static_cast<std::uint64_t>(config.batch.sequences * (config.batch.tokens + 1) * kTokenIdBytes);  // and the last one's successor
-  for (const model::ParameterInfo& info : model::parameters(config.model, range)) {
-    const auto kept = 1 + static_cast<std::int64_t>(model::moment_prefixes(model::update_rule(config.optimizer, info)).size());
-    load.sum_bytes += static_cast<std::uint64_t>(info.elements() * model::bytes_of(config.numbers.sums));
-    load.state_bytes += static_cast<std::uint64_t>(info.elements() * kept * model::bytes_of(config.numbers.state));
-  }
-  return load;
+  return world::paced::load_of(device, settings.train, range, stage, settings.recompute != compute::Recompute::never);
 }
 
 PathChange path_of(const ScenarioPath& path) {
@@ -139,7 +104,7 @@ base::Result<void> add_hosts(const Scenario& scenario, Plan& plan) {
     if (host.later) return base::Error{base::ErrorCode::invalid_argument, "host " + host.name + " joins later, which a run does not take: leave it out"};
     const std::size_t stage = i % stages;
     // The stages' loads are those of the first worker's device; another device is so much slower.
-    const Times mine = times_of(*device, scenario.settings, plan.split[stage], stage);
+    const StageLoad mine = load_of(*device, scenario.settings, plan.split[stage], stage);
     const StageLoad& load = plan.stages[stage];
     const auto usual = static_cast<double>((load.forward + load.backward).ns());
     const double ratio = usual > 0 ? static_cast<double>((mine.forward + mine.backward).ns()) / usual : 1;

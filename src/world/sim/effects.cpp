@@ -38,13 +38,13 @@ void World::exited(Node node, const wire::Exit& exit) {
 
 void World::prepare_worker(Node node, const worker::Prepare& request) {
   WorkerNode& w = workers_[node];
-  const std::int64_t elements = provenance_elements(options_.replicas);
+  const std::int64_t elements = paced::provenance_elements(options_.replicas);
   w.stage = request.assign.stage.value();
-  w.device = std::make_unique<ProvenanceStage>(config_, w.stage, options_.stages, elements);
+  w.device = std::make_unique<paced::ProvenanceStage>(config_, w.stage, options_.stages, elements);
   w.device->restore(request.assign.version, reference_.weights(w.stage, request.assign.version));
+  constexpr std::size_t kWord = paced::kProvenanceBytes;
   const bool head = w.stage == 0, tail = w.stage + 1 == options_.stages;
-  const worker::PrepareDone done{elements, 8, kProvenanceBytes, head ? 0 : kProvenanceBytes, tail ? 0 : kProvenanceBytes,
-                                 "provenance", std::nullopt};
+  const worker::PrepareDone done{elements, 8, kWord, head ? 0 : kWord, tail ? 0 : kWord, "provenance", std::nullopt};
   prepare(node, request, [this, node, done, starts = w.starts] {
     network_.for_node(node, [this, node, done, starts] {
       if (workers_[node].starts == starts) deliver_worker(node, done, "prepared");
@@ -75,7 +75,10 @@ void World::run_compute(Node node, worker::Compute compute) {
       WorkerNode& device = workers_[node];
       if (device.ended || device.hung || device.starts != starts) return;
       worked(node, compute.request, began);
-      worker::ComputeDone done{compute.op, device.device->run(compute.request), took, std::nullopt};
+      worker::ComputeDone done{compute.op, {}, took, std::nullopt};
+      auto result = device.device->run(compute.request);
+      if (!result) return violate("node " + std::to_string(node) + ": " + result.error().message);
+      done.result = std::move(*result);
       const auto version = device.device->version();
       if (device.device->weights() != reference_.weights(device.stage, version))
         return violate("the weights of stage " + std::to_string(device.stage) + " after step " + std::to_string(version.value()) +

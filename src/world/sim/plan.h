@@ -17,20 +17,12 @@
 #include "model/config.h"
 #include "observe/accounting.h"
 #include "observe/histogram.h"
+#include "world/paced/pace.h"
 #include "world/sim/lines.h"
 
 namespace stagecoach::world::sim {
 
-/// What one stage takes: times of one microbatch, bytes on the wire.
-struct StageLoad {
-  base::Duration forward;               // at the tail: of an evaluation
-  base::Duration backward;              // what it computes again included; at the tail: forward, loss and backward
-  std::uint64_t boundary_bytes = 0;     // of the tensor into the next stage, and of its gradient; 0 at the tail
-  std::uint64_t token_bytes = 0;        // beside each of them on the way forward
-  std::uint64_t sum_bytes = 0;          // of the stage's gradient, as a reduce sends it
-  std::uint64_t state_bytes = 0;        // of weights and moments, as a checkpoint sends them
-  double memory_bytes_per_s = 0;        // at which sums and state are read and written; 0 = at once
-};
+using paced::StageLoad;
 
 struct PlannedHost {
   std::string name;

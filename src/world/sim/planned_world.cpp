@@ -103,27 +103,12 @@ Path PlannedWorld::path(Node from, Node to) const {
   return path;
 }
 
-Duration PlannedWorld::memory_time(const StageLoad& load, double bytes) const {
-  return load.memory_bytes_per_s > 0 ? Duration::nanoseconds(std::llround(bytes / load.memory_bytes_per_s * 1e9)) : Duration();
-}
-
 Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& request) {
+  if (std::holds_alternative<worker::Apply>(request) || std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = true;
   const std::uint64_t stage = workers_[node].stage;
-  const StageLoad& load = plan_.stages[stage];
-  const auto sums = static_cast<double>(load.sum_bytes), state = static_cast<double>(load.state_bytes);
-  const double share = sums / static_cast<double>(members(stage));
-  if (const auto* add = std::get_if<worker::AddParts>(&request)) return memory_time(load, share * static_cast<double>(add->parts.size() + 1));
-  if (std::holds_alternative<worker::ReadSum>(request)) return memory_time(load, share);
-  if (std::holds_alternative<worker::WriteReduced>(request)) return memory_time(load, 2 * sums);
-  if (std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = true;
-  if (std::holds_alternative<worker::Apply>(request)) {
-    seen_[node].applying = true;
-    return memory_time(load, sums + 2 * state);
-  }
-  if (std::holds_alternative<worker::ExportState>(request)) return memory_time(load, state);
-  Duration time;
-  if (std::holds_alternative<worker::Forward>(request) || std::holds_alternative<worker::Evaluate>(request)) time = load.forward;
-  if (std::holds_alternative<worker::Backward>(request)) time = load.backward;
+  // A reduce has one shard a member here.
+  const Duration time = paced::time_of(plan_.stages[stage], request, 1.0 / static_cast<double>(members(stage)));
+  if (!paced::is_arithmetic(request)) return time;
   double factor = plan_.hosts[node].slowdown;
   if (plan_.spread > 0) factor *= 1 + plan_.spread * (2 * random_.unit() - 1);
   return Duration::nanoseconds(std::llround(static_cast<double>(time.ns()) * factor));

@@ -36,7 +36,6 @@ class PlannedWorld final : public World {
 
   Path path(Node from, Node to) const;
   std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
-  Duration memory_time(const StageLoad& load, double bytes) const;
   std::uint64_t members(std::uint64_t stage) const { return std::max<std::size_t>(1, newest_view_.stages.at(stage).members.size()); }
   void feed(Node node, const observe::TraceEvent& event) { account_.feed(timeline_.now(), node, event); }
   base::MicrobatchIndex evaluated(Node node, const worker::Evaluate& request) const;

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "world/sim/provenance.h"
+#include "world/paced/provenance.h"
 #include "world/sim/scenarios.h"
 #include "world/sim/world.h"
 
@@ -30,7 +30,7 @@ Tally run_family(const char* name, std::uint64_t count) {
 
 std::vector<std::uint64_t> reference_weights(const Options& options) {
   std::vector<std::uint64_t> last;
-  for (const auto& versions : undisturbed(config_of(options), options.stages).weights) last.push_back(versions.back());
+  for (const auto& versions : paced::undisturbed(config_of(options), options.stages).weights) last.push_back(versions.back());
   return last;
 }
 
@@ -41,7 +41,7 @@ TEST(Simulation, AnUndisturbedRunEqualsTheReference) {
   ASSERT_TRUE(outcome.ok) << outcome.violation;
   EXPECT_EQ(outcome.attempts, 1u);
   EXPECT_EQ(outcome.final_weights, reference_weights(options));
-  const Reference reference = undisturbed(config_of(options), options.stages);
+  const paced::Reference reference = paced::undisturbed(config_of(options), options.stages);
   ASSERT_EQ(outcome.train_losses.size(), static_cast<std::size_t>(options.steps) + 1);  // and the step that only evaluates
   for (std::size_t i = 0; i < static_cast<std::size_t>(options.steps); ++i) {
     double sum = 0;

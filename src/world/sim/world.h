@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "base/prng.h"
+#include "world/paced/provenance.h"
 #include "world/sim/network.h"
-#include "world/sim/provenance.h"
 #include "world/sim/simulation.h"
 
 namespace stagecoach::world::sim {
@@ -24,6 +24,8 @@ namespace stagecoach::world::sim {
 using base::Duration;
 using base::Instant;
 using base::PeerId;
+using paced::exported_word;
+using paced::kProvenanceTensors;
 
 inline constexpr Node kCoordinator = 0;
 
@@ -45,7 +47,7 @@ class World {
   struct WorkerNode {
     std::unique_ptr<worker::Brain> brain;
     std::uint64_t starts = 0;  // of its process: what was planned for an earlier one is void
-    std::unique_ptr<ProvenanceStage> device;
+    std::unique_ptr<paced::ProvenanceStage> device;
     std::uint64_t stage = 0;
     Instant device_free;
     Instant tick_planned = Instant::never();
@@ -104,7 +106,7 @@ class World {
   Options options_;
   model::TrainConfig config_;
   fleet::Options fleet_;                  // what the coordinator starts from
-  Undisturbed reference_;
+  paced::Undisturbed reference_;
   base::Prng random_;
   Timeline timeline_;
   Network network_;

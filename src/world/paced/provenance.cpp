@@ -1,14 +1,17 @@
-#include "world/sim/provenance.h"
+#include "world/paced/provenance.h"
 
 #include <cmath>
 
 #include "base/check.h"
 #include "base/prng.h"
 
-namespace stagecoach::world::sim {
+namespace stagecoach::world::paced {
 
 using base::mix64;
+using base::Error;
+using base::ErrorCode;
 using base::Payload;
+using base::Result;
 
 namespace {
 
@@ -68,10 +71,39 @@ std::uint64_t hash_of(const std::vector<std::uint64_t>& sums) {
 
 }  // namespace
 
-std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor) { return mix64(weights, tensor); }
+std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor) { return tensor == 0 ? weights : mix64(weights, tensor); }
 
-ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages, std::int64_t elements)
-    : config_(config), stage_(stage), stages_(stages), elements_(static_cast<std::size_t>(elements)), weights_(fold({kInit, stage})) {}
+ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages, std::int64_t lanes,
+                                 std::int64_t elements)
+    : config_(config),
+      stage_(stage),
+      stages_(stages),
+      lanes_(static_cast<std::size_t>(lanes)),
+      elements_(static_cast<std::size_t>(std::max(lanes, elements))),
+      weights_(fold({kInit, stage})) {}
+
+Payload ProvenanceStage::slice_of(const std::vector<std::uint64_t>& sums, const replica::Slice& slice) const {
+  std::vector<std::uint64_t> words;
+  words.reserve(static_cast<std::size_t>(slice.last - slice.first));
+  for (auto e = static_cast<std::size_t>(slice.first); e < static_cast<std::size_t>(slice.last); ++e)
+    words.push_back(sums[e % lanes_] * multiplier(e / lanes_));
+  return wrap(words);
+}
+
+Result<std::vector<std::uint64_t>> ProvenanceStage::lanes_of(const worker::WriteReduced& write) const {
+  std::vector<std::uint64_t> lanes(lanes_, 0);
+  // Shards come in order, so that the lanes themselves come first.
+  for (const auto& [slice, sums] : write.sums) {
+    const auto words = unwrap_all(sums);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const std::size_t e = static_cast<std::size_t>(slice.first) + i;
+      if (e < lanes_) lanes[e] = words[i];
+      else if (words[i] != lanes[e % lanes_] * multiplier(e / lanes_))
+        return Error{ErrorCode::corrupt, "element " + std::to_string(e) + " of the reduced sum does not come from the contributions of the others"};
+    }
+  }
+  return lanes;
+}
 
 std::uint64_t ProvenanceStage::input_hash(const worker::Input& input, worker::ComputeResult& result) const {
   if (stage_ > 0) return unwrap(input.boundary);
@@ -79,7 +111,7 @@ std::uint64_t ProvenanceStage::input_hash(const worker::Input& input, worker::Co
   return data_hash(*input.data);
 }
 
-worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request) {
+Result<worker::ComputeResult> ProvenanceStage::run(const worker::ComputeRequest& request) {
   worker::ComputeResult result;
   if (auto* forward = std::get_if<worker::Forward>(&request)) {
     CHECK(forward->version == version_, "a forward runs on the version that is held");
@@ -94,15 +126,14 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
     const bool tail = stage_ + 1 == stages_;
     const std::uint64_t dz = tail ? loss_hash(weights_, in) : unwrap(backward->output_gradient);
     auto& sums = sums_[{backward->step, backward->attempt}];
-    sums.resize(elements_, 0);
+    sums.resize(lanes_, 0);
     for (std::uint64_t e = 0; e < sums.size(); ++e) sums[e] += gradient_hash(stage_, backward->step.value(), tokens, in, dz, e);
     result.payload = wrap(backward_hash(stage_, weights_, in, dz));
     if (tail) result.loss_sum = loss_of(dz);
   } else if (auto* read = std::get_if<worker::ReadSum>(&request)) {
     auto& sums = sums_[{read->step, read->attempt}];
-    sums.resize(elements_, 0);
-    result.payload = wrap(std::span(sums).subspan(static_cast<std::size_t>(read->slice.first),
-                                                  static_cast<std::size_t>(read->slice.last - read->slice.first)));
+    sums.resize(lanes_, 0);
+    result.payload = slice_of(sums, read->slice);
   } else if (auto* add = std::get_if<worker::AddParts>(&request)) {
     std::vector<std::uint64_t> total = unwrap_all(add->parts.at(0));
     for (std::size_t i = 1; i < add->parts.size(); ++i) {
@@ -112,10 +143,13 @@ worker::ComputeResult ProvenanceStage::run(const worker::ComputeRequest& request
     result.payload = wrap(total);
   } else if (auto* write = std::get_if<worker::WriteReduced>(&request)) {
     auto& reduced = reduced_[{write->step, write->attempt}];
-    reduced.assign(elements_, 0);
-    for (const auto& [slice, sums] : write->sums) {
-      const auto words = unwrap_all(sums);
-      for (std::size_t e = 0; e < words.size(); ++e) reduced.at(static_cast<std::size_t>(slice.first) + e) = words[e];
+    if (write->sums.empty()) {  // the worker is its whole group
+      reduced = sums_[{write->step, write->attempt}];
+      reduced.resize(lanes_, 0);
+    } else {
+      auto lanes = lanes_of(*write);
+      if (!lanes) return lanes.error();
+      reduced = std::move(*lanes);
     }
     result.hash = hash_of(reduced);
     result.norms.push_back({base::TensorIndex(stage_), norm_of(stage_, reduced)});
@@ -204,4 +238,4 @@ Reference undisturbed(const model::TrainConfig& config, std::uint64_t stages) {
   return ref;
 }
 
-}  // namespace stagecoach::world::sim
+}  // namespace stagecoach::world::paced

@@ -4,7 +4,7 @@
 // Thread:  one.
 // Why:     z = hash(stage, weights, input); a gradient = the sum mod 2^64 of hash(stage, step, tokens, z, dz); weights = a hash chain
 //          of gradients (DESIGN §3). One lost, doubled or stale contribution is then a wrong integer, and no bug hides behind a
-//          tolerance.
+//          tolerance. Simulated devices and paced ones share it, so that both are checked against one reference.
 #pragma once
 
 #include <algorithm>
@@ -13,12 +13,14 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/result.h"
 #include "model/config.h"
 #include "worker/compute_requests.h"
 
-namespace stagecoach::world::sim {
+namespace stagecoach::world::paced {
 
-/// Elements of a provenance stage's flat gradient: enough for several shards of unequal length, and one for each of many replicas.
+/// Lanes of a provenance stage's gradient: enough for several shards of unequal length. Element e of a longer gradient is lane e mod
+/// lanes times multiplier(e / lanes): sums of it are checked element by element, and two words of state stand for gigabytes.
 inline constexpr std::int64_t kProvenanceElements = 11;
 constexpr std::int64_t provenance_elements(std::uint64_t replicas) {
   return std::max(kProvenanceElements, static_cast<std::int64_t>(replicas));
@@ -26,30 +28,39 @@ constexpr std::int64_t provenance_elements(std::uint64_t replicas) {
 inline constexpr std::size_t kProvenanceBytes = 8;
 /// Tensors of one word each that a stage exports: their slices travel apart and overtake each other.
 inline constexpr std::uint64_t kProvenanceTensors = 3;
-/// The word of exported tensor `tensor` of a stage with these weights.
+/// What word `i` of bytes that stand for one word is multiplied with: odd, so that nothing is lost, and 1 for the first.
+constexpr std::uint64_t multiplier(std::uint64_t i) { return 2 * i + 1; }
+/// The word of exported tensor `tensor` of a stage with these weights; that of tensor 0 is the weights.
 std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor);
 
-/// The device of one simulated worker.
+/// The device of one worker that computes nothing.
 class ProvenanceStage {
  public:
+  /// `elements`: of the flat gradient that a reduce is told of; at least `lanes`.
   ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages,
-                  std::int64_t elements = kProvenanceElements);
+                  std::int64_t lanes = kProvenanceElements, std::int64_t elements = 0);
 
   /// Goes on from a checkpoint instead of the seeded start.
   void restore(base::WeightVersion version, std::uint64_t weights) { version_ = version, weights_ = weights; }
 
-  /// Carries out one request. Never fails: a request that no device could serve is a bug (CHECK).
-  worker::ComputeResult run(const worker::ComputeRequest& request);
+  /// Carries out one request. A request that no device could serve is a bug (CHECK).
+  ///
+  /// errors: corrupt  sums whose elements do not come from the same contributions
+  base::Result<worker::ComputeResult> run(const worker::ComputeRequest& request);
 
   base::WeightVersion version() const { return version_; }
   std::uint64_t weights() const { return weights_; }
 
  private:
   std::uint64_t input_hash(const worker::Input& input, worker::ComputeResult& result) const;
+  base::Payload slice_of(const std::vector<std::uint64_t>& sums, const replica::Slice& slice) const;
+  /// Finds the lanes in a whole sum.
+  base::Result<std::vector<std::uint64_t>> lanes_of(const worker::WriteReduced& write) const;
 
   model::TrainConfig config_;
   std::uint64_t stage_ = 0;
   std::uint64_t stages_ = 0;
+  std::size_t lanes_ = 0;
   std::size_t elements_ = 0;
   base::WeightVersion version_;
   std::uint64_t weights_ = 0;
@@ -92,4 +103,4 @@ struct Reference {
 };
 Reference undisturbed(const model::TrainConfig& config, std::uint64_t stages);
 
-}  // namespace stagecoach::world::sim
+}  // namespace stagecoach::world::paced
