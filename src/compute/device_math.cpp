@@ -76,12 +76,15 @@ class DeviceMath final : public StateMath {
     });
   }
 
-  double sum_of_squares(const at::Tensor& sums, double unit) const override {
-    double total = 0;
-    for_each_chunk(sums.numel(), [&](std::int64_t first, std::int64_t count) {
-      total += (sums.narrow(0, first, count).to(at::kDouble) * unit).square().sum().item<double>();
-    });
-    return total;
+  std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors, double unit) const override {
+    std::vector<double> totals;
+    for (const at::Tensor& sums : tensors) {
+      double& total = totals.emplace_back(0);
+      for_each_chunk(sums.numel(), [&](std::int64_t first, std::int64_t count) {
+        total += (sums.narrow(0, first, count).to(at::kDouble) * unit).square().sum().item<double>();
+      });
+    }
+    return totals;
   }
 
   void update(const UpdateFactors& f, const TensorState& state) const override {

@@ -7,6 +7,7 @@
 
 #include "compute/clones.h"
 #include "compute/float_bits.h"
+#include "compute/squares.h"
 
 namespace stagecoach::compute {
 namespace {
@@ -49,23 +50,8 @@ STAGECOACH_CLONES void subtract_bf16(const std::uint16_t* gradient, std::int64_t
   subtract(gradient, count, scale, sums);
 }
 
-STAGECOACH_CLONES double sum_of_squares(const std::int64_t* __restrict sums, std::int64_t count, double unit) {
-  constexpr std::int64_t kLanes = 16;
-  double lanes[kLanes] = {};
-  const std::int64_t whole = count - count % kLanes;
-  for (std::int64_t i = 0; i < whole; i += kLanes) {
-    for (std::int64_t j = 0; j < kLanes; ++j) {
-      const double value = static_cast<double>(sums[i + j]) * unit;
-      lanes[j] += value * value;
-    }
-  }
-  for (std::int64_t i = whole; i < count; ++i) {
-    const double value = static_cast<double>(sums[i]) * unit;
-    lanes[i - whole] += value * value;
-  }
-  double total = 0;
-  for (const double lane : lanes) total += lane;
-  return total;
+STAGECOACH_CLONES double sum_of_squares(const std::int64_t* sums, std::int64_t count, double unit) {
+  return squares_of(sums, count, unit, [](std::int64_t sum) { return static_cast<double>(sum); });
 }
 
 STAGECOACH_CLONES std::uint32_t any_not_finite(const float* __restrict values, std::int64_t count) {

@@ -50,7 +50,7 @@ void measure_sums(std::int64_t count, SumKind kind) {
     std::printf("  add a %s gradient %.3f", type == at::kFloat ? "float32" : "bfloat16", ns / static_cast<double>(count));
   }
   double total = 0;
-  const double ns = best_ns(count, [&] { total += math.sum_of_squares(sums, 1e-6); });
+  const double ns = best_ns(count, [&] { total += math.sums_of_squares({sums}, 1e-6)[0]; });
   std::printf("  norm %.3f%s\n", ns / static_cast<double>(count), fits && total >= 0 ? "" : " (did not fit)");
 }
 

@@ -15,9 +15,8 @@ using model::FloatKind;
 using model::SumKind;
 
 // Of elements. Pieces are small enough to share a tensor out among threads, large enough to cost nothing, and a power of two, so
-// that none crosses the 2^32nd element (noise_key_at). The blocks of a norm are part of its bits.
+// that none crosses the 2^32nd element (noise_key_at). A norm is added up piece by piece, so that they are part of its bits.
 constexpr std::int64_t kPiece = 1 << 16;
-constexpr std::int64_t kNormBlock = 1 << 20;
 
 SumKind sum_kind(const at::Tensor& sums) {
   return sums.scalar_type() == at::kLong    ? SumKind::fixed64
@@ -78,15 +77,26 @@ class HostMath final : public StateMath {
     });
   }
 
-  double sum_of_squares(const at::Tensor& sums, double unit) const override {
-    std::vector<double> blocks(static_cast<std::size_t>((sums.numel() + kNormBlock - 1) / kNormBlock));
-    for_each_piece(sums.numel(), kNormBlock, [&](std::int64_t first, std::int64_t count) {
-      blocks[static_cast<std::size_t>(first / kNormBlock)] =
-          compute::sum_of_squares(sum_kind(sums), at_element(sums, first), count, unit);
+  std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors, double unit) const override {
+    // Most tensors are a few pieces: the pieces of all are shared out among the threads together.
+    struct Piece {
+      std::size_t tensor;
+      std::int64_t first, count;
+      double squares = 0;
+    };
+    std::vector<Piece> pieces;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const std::int64_t elements = tensors[i].numel();
+      for (std::int64_t first = 0; first < elements; first += kPiece) pieces.push_back({i, first, std::min(kPiece, elements - first)});
+    }
+    for_each_piece(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t i, std::int64_t) {
+      Piece& piece = pieces[static_cast<std::size_t>(i)];
+      const at::Tensor& sums = tensors[piece.tensor];
+      piece.squares = sum_of_squares(sum_kind(sums), at_element(sums, piece.first), piece.count, unit);
     });
-    double total = 0;
-    for (const double block : blocks) total += block;
-    return total;
+    std::vector<double> totals(tensors.size());
+    for (const Piece& piece : pieces) totals[piece.tensor] += piece.squares;
+    return totals;
   }
 
   void update(const UpdateFactors& factors, const TensorState& state) const override {

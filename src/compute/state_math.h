@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "compute/optimizer.h"
 #include "compute/torch.h"
@@ -37,8 +38,8 @@ class StateMath {
   /// Takes back, to the bit, what add_gradient added to fixed64 sums.
   virtual void subtract_gradient(const at::Tensor& gradient, double scale, const at::Tensor& sums) const = 0;
 
-  /// Σ (sums · unit)² in fp64, in an order that depends on the length alone.
-  virtual double sum_of_squares(const at::Tensor& sums, double unit) const = 0;
+  /// Σ (sums · unit)² of each tensor, in fp64, in an order that depends on its length alone.
+  virtual std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors, double unit) const = 0;
 
   /// As Optimizer::update.
   virtual void update(const UpdateFactors& factors, const TensorState& state) const = 0;

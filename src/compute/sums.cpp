@@ -8,6 +8,7 @@
 #include "compute/clones.h"
 #include "compute/fixed64.h"
 #include "compute/float_bits.h"
+#include "compute/squares.h"
 
 namespace stagecoach::compute {
 namespace {
@@ -41,29 +42,11 @@ STAGECOACH_CLONES std::uint32_t add_bf16_bf16(const std::uint16_t* g, std::int64
   return add_floats(g, count, scale, sums);
 }
 
-template <class Sum>
-[[gnu::always_inline]] inline double squares(const Sum* __restrict sums, std::int64_t count, double unit) {
-  constexpr std::int64_t kLanes = 16;
-  double lanes[kLanes] = {};
-  const std::int64_t whole = count - count % kLanes;
-  for (std::int64_t i = 0; i < whole; i += kLanes) {
-    for (std::int64_t j = 0; j < kLanes; ++j) {
-      const double value = static_cast<double>(widen(sums[i + j])) * unit;
-      lanes[j] += value * value;
-    }
-  }
-  for (std::int64_t i = whole; i < count; ++i) {
-    const double value = static_cast<double>(widen(sums[i])) * unit;
-    lanes[i - whole] += value * value;
-  }
-  double total = 0;
-  for (const double lane : lanes) total += lane;
-  return total;
+STAGECOACH_CLONES double squares_f32(const float* sums, std::int64_t count, double unit) {
+  return squares_of(sums, count, unit, [](float sum) { return static_cast<double>(sum); });
 }
-
-STAGECOACH_CLONES double squares_f32(const float* sums, std::int64_t count, double unit) { return squares(sums, count, unit); }
 STAGECOACH_CLONES double squares_bf16(const std::uint16_t* sums, std::int64_t count, double unit) {
-  return squares(sums, count, unit);
+  return squares_of(sums, count, unit, [](std::uint16_t sum) { return static_cast<double>(widen(sum)); });
 }
 
 template <class Sum>
