@@ -1,9 +1,9 @@
 // One stage of a model on one device, timed and weighed: the program behind bench/stage.
 //
 // In:      stage_program LIBRARY key=value…: a preset or dimensions, the stage's number, numbers, threads, how often.
-// Out:     one JSON object a line: seconds of each forward, backward with its recompute, forward that keeps, backward after it, the
-//          reduce with itself, and the end of a step; the most that torch's allocators had handed out at once, and the size of this process at its largest, less what
-//          it was with the library open and warm.
+// Out:     one JSON object a line: seconds of each forward, backward with its recompute, forward that keeps, backward after it,
+//          and the end of a step; the most that torch's allocators had handed out at once, and the size of this process at its
+//          largest, less what it was with the library open and warm.
 // Thread:  one; torch's own below it.
 // Why:     it drives compute::Stage as a worker does and nothing else, so that what is measured is what a worker takes.
 #include <chrono>
@@ -183,7 +183,6 @@ class Run {
       timed(keeping_, [&] { need(stage_->forward(stage_->version(), input_, name)); });
       timed(after_kept_, [&] { need(stage_->backward(stage_->version(), name, input_, gradient_)); });
     }
-    timed(reduce_, [&] { reduce(step); });
     timed(close_, [&] { close(step); });
   }
 
@@ -196,7 +195,6 @@ class Run {
     print("backward_s", backward_);
     print("kept_forward_s", keeping_);
     print("kept_backward_s", after_kept_);
-    print("reduce_s", reduce_);
     print("close_s", close_);
     std::printf(" \"host_tensor_bytes\": %lld, \"device_tensor_bytes\": %lld, \"base_bytes\": %.0f, \"process_bytes\": %.0f}\n",
                 static_cast<long long>(allocations.host_peak_bytes()), static_cast<long long>(allocations.device_peak_bytes()), base_bytes,
@@ -205,14 +203,8 @@ class Run {
   }
 
  private:
-  /// The reduce of a group of one: its sums go out as bytes and come back.
-  void reduce(base::Step step) {
-    const compute::ElementRange all{0, stage_->elements()};
-    const Payload sums = need(stage_->read_sum(step, kAttempt, all));
-    need(stage_->write_reduced(step, kAttempt, all, sums));
-  }
-
   void close(base::Step step) {
+    need(stage_->reduce_alone(step, kAttempt));
     double squares = 0;
     for (const compute::TensorNorm& norm : need(stage_->norms(step, kAttempt))) squares += norm.sum_of_squares;
     need(stage_->apply(step, kAttempt, std::sqrt(squares)));
@@ -262,7 +254,7 @@ class Run {
   Payload gradient_;
   bool tail_ = false;
   std::uint64_t steps_ = 0;
-  std::vector<double> forward_, backward_, keeping_, after_kept_, reduce_, close_;
+  std::vector<double> forward_, backward_, keeping_, after_kept_, close_;
 };
 
 /// A small stage of the same numbers: what the library loads and keeps for itself is there before anything is weighed.

@@ -100,12 +100,9 @@ class Unsplit {
     return report(step, plan, train, eval, norm, events);
   }
 
-  /// Reduces with itself and applies; returns the global norm.
+  /// Alone, its sums are the group's: norms, then the optimizer. Returns the global norm.
   Result<double> apply(Step step) {
-    const replica::Slice all{0, elements_};
-    auto sums = device_.run(worker::ReadSum{step, kAttempt, base::ShardIndex(0), all});
-    if (!sums) return sums.error();
-    auto written = device_.run(worker::WriteReduced{step, kAttempt, {{all, sums->payload}}});
+    auto written = device_.run(worker::WriteReduced{step, kAttempt, {}});
     if (!written) return written.error();
     double squares = 0;
     for (const auto& norm : written->norms) squares += norm.sum_of_squares;

@@ -18,18 +18,23 @@ namespace {
 /// A tensor as bytes of this machine's memory. Copies nothing where it lies there already.
 at::Tensor on_host(const at::Tensor& tensor) { return tensor.cpu().contiguous(); }
 
+Error spoiled() {
+  return Error{ErrorCode::not_finite, "the sums of this attempt hold a part of a microbatch that failed: begin another attempt"};
+}
+
 }  // namespace
 
 Result<Accumulator::Microbatch> Accumulator::begin() {
-  if (spoiled_) {
-    return Error{ErrorCode::not_finite, "the sums of this attempt hold a part of a microbatch that failed: begin another attempt"};
-  }
+  if (spoiled_) return spoiled();
   if (microbatches_ >= kMicrobatchesPerSumMax) {
     return Error{ErrorCode::out_of_range,
                  "more than " + std::to_string(kMicrobatchesPerSumMax) + " microbatches were added up in one step"};
   }
   if (!own_.defined()) own_ = zeros();
-  if (!covered_.empty() && !reduced_.defined()) store_reduced();
+  if (alone_) {
+    reduced_ = own_.clone();
+    alone_ = false;
+  }
   return Microbatch(*this);
 }
 
@@ -69,31 +74,35 @@ Accumulator::Microbatch::~Microbatch() {
 }
 
 Result<base::Payload> Accumulator::read(ElementRange range) const {
-  if (spoiled_) {
-    return Error{ErrorCode::not_finite, "the sums of this attempt hold a part of a microbatch that failed: begin another attempt"};
-  }
-  base::Bytes bytes(static_cast<std::size_t>((range.last - range.first) * element_bytes()));
-  if (own_.defined() && !bytes.empty()) {
-    const at::Tensor slice = on_host(own_.narrow(0, range.first, range.last - range.first));
-    std::memcpy(bytes.data(), slice.const_data_ptr(), bytes.size());
-  }
-  return base::make_payload(std::move(bytes));
+  if (spoiled_) return spoiled();
+  const auto bytes = static_cast<std::size_t>((range.last - range.first) * element_bytes());
+  if (!own_.defined() || bytes == 0) return base::make_payload(base::Bytes(bytes));
+  const at::Tensor slice = on_host(own_.narrow(0, range.first, range.last - range.first));
+  const auto* first = static_cast<const std::byte*>(slice.const_data_ptr());
+  return base::make_payload(base::Bytes(first, first + bytes));
 }
 
 void Accumulator::write_reduced(ElementRange range, const std::byte* sums) {
   if (range.first == range.last) return;
-  if (!reduced_.defined() && !equals_own(range, sums)) store_reduced();
-  if (reduced_.defined()) {
-    const std::int64_t count = range.last - range.first;
-    const at::Tensor place = reduced_.narrow(0, range.first, count);
-    if (options_.device.is_cpu()) std::memcpy(place.mutable_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes()));
-    else place.copy_(uploaded(sums, count));
-  }
+  CHECK(!alone_, "a group of one gets no sums from others");
+  if (!reduced_.defined()) reduced_ = at::empty({options_.elements}, at::TensorOptions(scalar_type(options_.kind)).device(options_.device));
+  const std::int64_t count = range.last - range.first;
+  const at::Tensor place = reduced_.narrow(0, range.first, count);
+  if (options_.device.is_cpu()) std::memcpy(place.mutable_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes()));
+  else place.copy_(uploaded(sums, count));
   cover(range);
 }
 
+Result<void> Accumulator::reduce_alone() {
+  if (spoiled_) return spoiled();
+  if (!own_.defined()) own_ = zeros();
+  reduced_ = at::Tensor();
+  alone_ = true;
+  return {};
+}
+
 at::Tensor Accumulator::reduced(std::int64_t first, std::int64_t count) const {
-  return (reduced_.defined() ? reduced_ : own_).narrow(0, first, count);
+  return (alone_ ? own_ : reduced_).narrow(0, first, count);
 }
 
 at::Tensor Accumulator::zeros() const {
@@ -104,19 +113,6 @@ at::Tensor Accumulator::uploaded(const std::byte* sums, std::int64_t count) cons
   const at::Tensor host = at::empty({count}, scalar_type(options_.kind));
   std::memcpy(host.mutable_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes()));
   return host.to(options_.device);
-}
-
-bool Accumulator::equals_own(ElementRange range, const std::byte* sums) const {
-  if (!own_.defined()) return false;
-  const std::int64_t count = range.last - range.first;
-  const at::Tensor slice = on_host(own_.narrow(0, range.first, count));
-  return std::memcmp(slice.const_data_ptr(), sums, static_cast<std::size_t>(count * element_bytes())) == 0;
-}
-
-/// Gives the group's sums memory of their own, with what was written of them.
-void Accumulator::store_reduced() {
-  reduced_ = zeros();
-  for (const auto& [first, last] : covered_) reduced_.narrow(0, first, last - first).copy_(own_.narrow(0, first, last - first));
 }
 
 void Accumulator::cover(ElementRange range) {

@@ -2,8 +2,8 @@
 //
 // In:      gradients of microbatches, tensor by tensor; slices of reduced sums as bytes. Out: slices of sums, the same way.
 // Thread:  compute.
-// Why:     a reduce must not destroy what it read (PROTOCOL B4), so the two sums are two arrays, except where they are the same:
-//          a group of one is given back what it read, and then no second array is made.
+// Why:     a reduce must not destroy what it read (PROTOCOL B4), so the two sums are two arrays; a group of one has one, and moves
+//          nothing.
 #pragma once
 
 #include <cstddef>
@@ -65,7 +65,12 @@ class Accumulator {
 
   /// Stores a slice of the group's sum: (last − first) elements of bytes, in any alignment.
   void write_reduced(ElementRange range, const std::byte* sums);
+  /// The group's sum is this worker's own, whole; nothing is copied.
+  ///
+  /// errors: not_finite  it is spoiled
+  base::Result<void> reduce_alone();
   bool reduced_whole() const {
+    if (alone_) return true;
     return covered_.size() == 1 && covered_.begin()->first == 0 && covered_.begin()->second == options_.elements;
   }
   /// A slice of the group's sum, to be read only; valid where it was written.
@@ -77,15 +82,14 @@ class Accumulator {
   std::int64_t element_bytes() const { return model::bytes_of(options_.kind); }
   at::Tensor zeros() const;
   at::Tensor uploaded(const std::byte* sums, std::int64_t count) const;
-  bool equals_own(ElementRange range, const std::byte* sums) const;
-  void store_reduced();
   void cover(ElementRange range);
 
   const Options options_;
   std::int64_t microbatches_ = 0;
   bool spoiled_ = false;
   at::Tensor own_;                                // [N], undefined until the first microbatch
-  at::Tensor reduced_;                            // [N], undefined while all that was written equals own_
+  at::Tensor reduced_;                            // [N], undefined until the first slice
+  bool alone_ = false;                            // the group's sum is own_
   std::map<std::int64_t, std::int64_t> covered_;  // disjoint [first, last) of what was written, merged
 };
 

@@ -154,8 +154,8 @@ TEST(Accumulator, a_group_of_one_has_one_array) {
   Accumulator sums(options(10));
   ASSERT_TRUE(add(sums, {{0, random_gradient(10, 1)}}).ok());
   const auto mine = own<std::int64_t>(sums, {0, 10});
-  write(sums, {0, 4}, mine.data());
-  write(sums, {4, 10}, mine.data() + 4);
+  EXPECT_FALSE(sums.reduced_whole());
+  ASSERT_TRUE(sums.reduce_alone().ok());
   EXPECT_TRUE(sums.reduced_whole());
   EXPECT_FALSE(sums.reduced_is_stored());
   EXPECT_EQ(sums.reduced(3, 7).data_ptr<std::int64_t>()[0], mine[3]);
@@ -164,11 +164,20 @@ TEST(Accumulator, a_group_of_one_has_one_array) {
   EXPECT_EQ(std::memcmp(sums.reduced(0, 10).data_ptr(), mine.data(), 80), 0);
 }
 
+TEST(Accumulator, a_group_of_one_that_added_nothing_has_zeros_and_a_spoiled_one_has_no_sum) {
+  Accumulator nothing(options(3));
+  ASSERT_TRUE(nothing.reduce_alone().ok());
+  EXPECT_TRUE(at::equal(nothing.reduced(0, 3), at::zeros({3}, at::kLong)));
+  Accumulator spoiled(options(3, SumKind::float32));
+  EXPECT_FALSE(add(spoiled, {{0, at::tensor({1.0f, kNan, 3.0f})}}).ok());
+  EXPECT_EQ(spoiled.reduce_alone().error().code, ErrorCode::not_finite);
+}
+
 TEST(Accumulator, other_members_sums_get_memory_of_their_own) {
   Accumulator sums(options(10));
   ASSERT_TRUE(add(sums, {{0, random_gradient(10, 1)}}).ok());
   const auto mine = own<std::int64_t>(sums, {0, 10});
-  write(sums, {0, 4}, mine.data());  // by chance, or because the others had nothing there
+  write(sums, {0, 4}, mine.data());
   auto theirs = mine;
   theirs[9] += 1;
   write(sums, {4, 10}, theirs.data() + 4);

@@ -33,6 +33,7 @@ class LocalStage final : public Stage {
                                         const base::Payload& output_gradient) override;
   base::Result<base::Payload> read_sum(base::Step step, base::Attempt attempt, ElementRange range) override;
   base::Result<base::Payload> add_parts(const std::vector<base::Payload>& parts) override;
+  base::Result<void> reduce_alone(base::Step step, base::Attempt attempt) override;
   base::Result<void> write_reduced(base::Step step, base::Attempt attempt, ElementRange range,
                                    const base::Payload& sums) override;
   base::Result<std::vector<TensorNorm>> norms(base::Step step, base::Attempt attempt) override;

@@ -119,6 +119,11 @@ class Stage {
   virtual base::Result<void> write_reduced(base::Step step, base::Attempt attempt, ElementRange range,
                                            const base::Payload& sums) = 0;
 
+  /// The group is this worker alone: its accumulator of (step, attempt), as it stands, is the group's sum. No byte of it is moved.
+  ///
+  /// errors: not_finite  the accumulator is spoiled (backward)
+  virtual base::Result<void> reduce_alone(base::Step step, base::Attempt attempt) = 0;
+
   /// Per tensor, Σ g² in fp64 of the mean gradient g = sum / (tokens of the step), in tensor order.
   virtual base::Result<std::vector<TensorNorm>> norms(base::Step step, base::Attempt attempt) = 0;
 

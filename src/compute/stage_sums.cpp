@@ -65,6 +65,10 @@ Result<void> LocalStage::write_reduced(base::Step step, base::Attempt attempt, E
   });
 }
 
+Result<void> LocalStage::reduce_alone(base::Step step, base::Attempt attempt) {
+  return guarded([&]() -> Result<void> { return accumulator(step, attempt).reduce_alone(); });
+}
+
 Result<const Accumulator*> LocalStage::reduced(base::Step step, base::Attempt attempt) const {
   const auto found = sums_.find({step, attempt});
   if (found == sums_.end() || !found->second.reduced_whole()) {
@@ -79,14 +83,15 @@ Result<std::vector<TensorNorm>> LocalStage::norms(base::Step step, base::Attempt
     use_threads(config_.threads);
     auto sums = reduced(step, attempt);
     if (!sums.ok()) return sums.error();
+    std::vector<at::Tensor> slices;
+    for (std::size_t i = 0; i < infos_.size(); ++i) slices.push_back((*sums)->reduced(offsets_[i], infos_[i].elements()));
+    const std::vector<double> squares = math_.sums_of_squares(slices, optimizer_.mean_gradient_unit());
     std::vector<TensorNorm> out;
     for (std::size_t i = 0; i < infos_.size(); ++i) {
-      const at::Tensor slice = (*sums)->reduced(offsets_[i], infos_[i].elements());
-      const double squares = math_.sum_of_squares(slice, optimizer_.mean_gradient_unit());
-      if (!std::isfinite(squares)) {
+      if (!std::isfinite(squares[i])) {
         return Error{ErrorCode::not_finite, "the group's summed gradient of " + infos_[i].name + " is NaN or infinite"};
       }
-      out.push_back({infos_[i].index, squares});
+      out.push_back({infos_[i].index, squares[i]});
     }
     return out;
   });

@@ -53,6 +53,19 @@ class StageTest : public testing::Test {
   Fleet whole = make_fleet(config, 1);
 };
 
+TEST_F(StageTest, a_group_of_one_comes_to_the_bits_of_one_that_moves_its_sums) {
+  Fleet other = make_fleet(config, 1);
+  for (Stage* stage : {whole.stages[0].get(), other.stages[0].get()}) train_one(*stage, config, 1, 1, 5);
+  Stage& alone = *whole.stages[0];
+  EXPECT_EQ(code_of(alone.norms(Step(1), Attempt(1))), ErrorCode::invalid_argument);
+  expect_ok(alone.reduce_alone(Step(1), Attempt(1)));
+  double squares = 0;
+  for (const TensorNorm& norm : value(alone.norms(Step(1), Attempt(1)))) squares += norm.sum_of_squares;
+  expect_ok(alone.apply(Step(1), Attempt(1), std::sqrt(squares)));
+  close(*other.stages[0], 1, 1);
+  EXPECT_EQ(bytes_of(alone), bytes_of(*other.stages[0]));
+}
+
 TEST_F(StageTest, starts_with_the_loss_of_a_guess) {
   const double loss = value(whole.stages[0]->evaluate(WeightVersion(0), {random_tokens(config, 1), nullptr}));
   EXPECT_NEAR(loss / (3 * 17), std::log(61.0), 0.05) << "weights of 0.02 give nearly equal logits";

@@ -147,11 +147,12 @@ void add_microbatch(const TrainConfig& config, const StageRange& range, const Me
 
 void add_rest(const TrainConfig& config, const StageRange& range, std::int64_t elements, const MemoryOptions& options, StageMemory& out) {
   const std::int64_t sums = bytes_of(config.numbers.sums), replicas = options.replicas;
-  if (replicas > 1) out.parts.push_back({"group", elements * sums, MemoryPlace::device, MemoryPhase::closing, times(elements, sums)});
-  // Own slices read, those of others on their way, the sums that come back; alone, slices are their own sums.
-  const std::int64_t slices = replicas > 1 ? elements * sums * (3 * replicas - 1) / replicas : elements * sums;
-  out.parts.push_back({"reduce", slices, MemoryPlace::host, MemoryPhase::closing,
-                       times(elements, sums) + (replicas > 1 ? " × (3 − 1/" + std::to_string(replicas) + ")" : "")});
+  if (replicas > 1) {  // alone, a worker's sums are the group's
+    out.parts.push_back({"group", elements * sums, MemoryPlace::device, MemoryPhase::closing, times(elements, sums)});
+    // Own slices read, those of others on their way, the sums that come back.
+    out.parts.push_back({"reduce", elements * sums * (3 * replicas - 1) / replicas, MemoryPlace::host, MemoryPhase::closing,
+                         times(elements, sums) + " × (3 − 1/" + std::to_string(replicas) + ")"});
+  }
   // Until the step commits, z and dz of both sides of the stage stay in custody.
   const std::int64_t in = range.first > 0 ? config.boundary_bytes(range.first - 1) : 0;
   const std::int64_t behind = range.last < config.model.layers ? config.boundary_bytes(range.last - 1) : 0;

@@ -54,7 +54,7 @@ Actions Reduce::bits_from(const PeerId& member, const Bitmap& bits) {
 Actions Reduce::start() {
   started_ = true;
   Actions out;
-  if (shards_ == 0) {
+  if (shards_ == 0 || alone()) {
     whole_ = true;
     out.push_back(Whole{});
     return out;
@@ -95,11 +95,6 @@ void Reduce::contribute(const PeerId& member, ShardIndex shard, Payload sums, Ac
   auto& parts = parts_[shard];
   if (!parts.emplace(member, std::move(sums)).second) return;  // a repeat
   if (parts.size() < options_.members.size()) return;
-  if (options_.members.size() == 1) {
-    Payload only = parts.begin()->second;
-    keep_sum(shard, std::move(only), out);
-    return;
-  }
   AddParts add{shard, {}};
   for (const PeerId& peer : options_.members) add.parts.push_back(parts.at(peer));
   out.push_back(std::move(add));

@@ -7,8 +7,8 @@
 //          moment and begun anew.
 //
 // The flat gradient is cut into shards; shard k belongs to member k mod R. Every member reads all shards of its accumulator, sends
-// each to its owner, the owner adds R contributions and sends the sum to all (reduce-scatter and all-gather; one member alone
-// keeps what it read).
+// each to its owner, the owner adds R contributions and sends the sum to all (reduce-scatter and all-gather). One member alone
+// moves nothing: its accumulator is the group's sum.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ struct ReadShard { base::ShardIndex shard; Slice slice; };                      
 struct SendPart { base::PeerId to; base::ShardIndex shard; base::Payload sums; };
 struct AddParts { base::ShardIndex shard; std::vector<base::Payload> parts; };   // in this order, then parts_added()
 struct SendSum { base::PeerId to; base::ShardIndex shard; base::Payload sums; };
-struct Whole {};                                                                 // sums() is complete
+struct Whole {};                                                                 // sums() is complete, or we are alone()
 struct Broken { std::string text; };                                             // the books do not add up: attempt + 1
 using Action = std::variant<ReadShard, SendPart, AddParts, SendSum, Whole, Broken>;
 using Actions = std::vector<Action>;
@@ -70,6 +70,8 @@ class Reduce {
   bool whole() const { return whole_; }
   std::uint64_t shards() const { return shards_; }
   Slice slice(base::ShardIndex shard) const { return slice_of(options_.elements, shards_, shard); }
+  /// True for a group of one: its accumulator is the sum, nothing is read, and sums() stays empty.
+  bool alone() const { return options_.members.size() == 1; }
   /// The sums by shard; complete when whole().
   const std::map<base::ShardIndex, base::Payload>& sums() const { return sums_; }
   /// Members whose bitmap is not here yet or whose bits are missing, for `status`.

@@ -55,7 +55,7 @@ struct AddParts { base::Step step; base::ShardIndex shard; std::vector<base::Pay
 struct WriteReduced {
   base::Step step;
   base::Attempt attempt;
-  std::vector<std::pair<replica::Slice, base::Payload>> sums;
+  std::vector<std::pair<replica::Slice, base::Payload>> sums;  // none: the worker is its whole group, and its accumulator the sum
 };
 struct Apply { base::Step step; base::Attempt attempt; double global_norm = 0; };
 struct ApplyNothing { base::Step step; };
