@@ -29,11 +29,12 @@ class Build:
         self.python = next((value for key, value in entries.items() if key.startswith("STAGECOACH_PYTHON:")), sys.executable)
 
     def program(self, name):
-        """The built program, built now where it is missing."""
-        path = self.folder / name
-        if not path.exists():
-            subprocess.run(["ninja", "-C", str(self.folder), name], check=True, stdout=sys.stderr)
-        return path
+        """The built program, of the sources as they are: one that is older than its library would call it by another layout."""
+        if (self.folder / "build.ninja").exists():
+            done = subprocess.run(["ninja", "-C", str(self.folder), name], capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(f"{name} could not be built:\n{done.stdout[-4000:]}")
+        return self.folder / name
 
     def library(self):
         found = sorted(p for pattern in ("libstagecoach_compute.so", "libstagecoach_compute.dylib") for p in self.folder.rglob(pattern))
