@@ -105,7 +105,12 @@ at::Tensor Accumulator::reduced(std::int64_t first, std::int64_t count) const {
   return (alone_ ? own_ : reduced_).narrow(0, first, count);
 }
 
-at::Tensor Accumulator::zeros() const {
+Accumulator::~Accumulator() {
+  if (options_.spare != nullptr && own_.defined()) *options_.spare = std::move(own_);
+}
+
+at::Tensor Accumulator::zeros() {
+  if (options_.spare != nullptr && options_.spare->defined()) return std::exchange(*options_.spare, at::Tensor()).zero_();
   return at::zeros({options_.elements}, at::TensorOptions(scalar_type(options_.kind)).device(options_.device));
 }
 

@@ -25,10 +25,14 @@ class Accumulator {
     double scale = 1;           // sum_scale() of a microbatch
     at::Device device = at::kCPU;
     const StateMath* math = &host_math();  // must know `device`
+    /// Where the memory of this worker's sums comes from and goes to at the end, if anywhere: fetching so much anew from the kernel and
+    /// giving it back takes longer than filling it with zeros. Outlives the accumulator.
+    at::Tensor* spare = nullptr;
   };
   explicit Accumulator(const Options& options) : options_(options) {}
   Accumulator(const Accumulator&) = delete;
   Accumulator& operator=(const Accumulator&) = delete;
+  ~Accumulator();
 
   /// One microbatch on its way into the sums. Its accumulator outlives it. What is not finished when it is destroyed is taken back: with
   /// fixed64 to the bit; float sums cannot be, so that they are spoiled, and reading them is an error until their attempt is dropped.
@@ -80,7 +84,7 @@ class Accumulator {
 
  private:
   std::int64_t element_bytes() const { return model::bytes_of(options_.kind); }
-  at::Tensor zeros() const;
+  at::Tensor zeros();
   at::Tensor uploaded(const std::byte* sums, std::int64_t count) const;
   void cover(ElementRange range);
 

@@ -75,6 +75,23 @@ TEST(Accumulator, sums_do_not_depend_on_order_or_path) {
   EXPECT_EQ(own<std::int64_t>(forwards, {0, count}), own<std::int64_t>(in_torch, {0, count}));
 }
 
+TEST(Accumulator, begins_with_zeros_in_memory_that_another_left) {
+  at::Tensor spare;
+  Accumulator::Options sharing = options(5);
+  sharing.spare = &spare;
+  {
+    Accumulator first(sharing);
+    ASSERT_TRUE(add(first, {{0, random_gradient(5, 1)}}).ok());
+  }
+  ASSERT_TRUE(spare.defined());
+  const void* const memory = spare.data_ptr();
+  Accumulator second(sharing);
+  ASSERT_TRUE(second.reduce_alone().ok());
+  EXPECT_FALSE(spare.defined()) << "one owner at a time";
+  EXPECT_EQ(second.reduced(0, 5).data_ptr(), memory);
+  EXPECT_TRUE(at::equal(second.reduced(0, 5), at::zeros({5}, at::kLong)));
+}
+
 TEST(Accumulator, takes_bfloat16_gradients_of_any_shape) {
   Accumulator sums(options(6));
   ASSERT_TRUE(add(sums, {{2, at::full({2, 2}, 0.5, at::kBFloat16).t()}}).ok());

@@ -101,6 +101,7 @@ class LocalStage final : public Stage {
   Optimizer optimizer_;
   std::map<base::WeightVersion, WeightSet> versions_;
   State state_;
+  at::Tensor spare_sums_;  // the memory of the step before, for the next
   std::map<std::pair<base::Step, base::Attempt>, Accumulator> sums_;
   KeptForwards kept_;
 };

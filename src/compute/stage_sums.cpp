@@ -15,7 +15,7 @@ using base::Result;
 Accumulator& LocalStage::accumulator(base::Step step, base::Attempt attempt) {
   const model::SumKind kind = config_.numbers.sums;
   const double scale = sum_scale(kind, config_.batch.tokens_per_microbatch());
-  return sums_.try_emplace({step, attempt}, Accumulator::Options{elements_, kind, scale, state_device_, &math_}).first->second;
+  return sums_.try_emplace({step, attempt}, Accumulator::Options{elements_, kind, scale, state_device_, &math_, &spare_sums_}).first->second;
 }
 
 Result<void> LocalStage::range_is_valid(ElementRange range) const {
