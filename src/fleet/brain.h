@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -93,6 +94,9 @@ using Effect = std::variant<wire::Send, wire::CloseLink, wire::Exit, StoreView, 
                             CheckpointFinish, CheckpointAbandon, Happening>;
 using Effects = std::vector<Effect>;
 
+/// What the numerics class of a device that only takes its time begins with.
+inline constexpr std::string_view kPacedClass = "paced";
+
 struct Options {
   model::TrainConfig config;
   model::Split split;
@@ -108,6 +112,7 @@ struct Options {
   std::uint64_t checkpoint_every = 100;        // steps; 0 = only at the end
   std::vector<std::vector<wire::ObjectRef>> state;  // per stage, where committed > 0
   std::vector<wire::ObjectRef> shards;
+  bool paced = false;                          // its workers take a device's time and compute nothing: all of them, or none
   /// What a stage's state consists of, by name: a checkpoint takes exactly these. Empty = whatever comes (the simulated world).
   std::vector<std::map<std::string, std::vector<std::uint64_t>>> state_shapes;
   std::set<std::pair<base::PeerId, base::Incarnation>> ever_admitted;  // none of them joins again (B11)

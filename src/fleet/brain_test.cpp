@@ -472,6 +472,20 @@ TEST(Gather, OtherKernelsAreRefusedForGood) {
   EXPECT_TRUE(c.sent<wire::Assign>(2).empty());
 }
 
+/// Claim: a paced worker finds no place in a run that computes, nor one that computes in a paced run; each is told what to do.
+TEST(Gather, PacedWorkersAreAllOrNone) {
+  Coordinator computes(1, 2);
+  computes.join(1, "paced, bulk scale 1");
+  EXPECT_THAT(computes.refusal(1), HasSubstr("a real --device"));
+  auto options = Coordinator::options(1, 2);
+  options.paced = true;
+  Coordinator paced(options);
+  paced.join(1, "cpu");
+  EXPECT_THAT(paced.refusal(1), HasSubstr("--device paced:NAME"));
+  paced.join(2, "paced, bulk scale 1");
+  EXPECT_EQ(paced.refusal(2), "");
+}
+
 /// Claim: where all workers fall silent together the coordinator was away: they have a moment to come back and nobody is lost.
 TEST(Losses, SilenceOfAllIsOurOwn) {
   Coordinator c(2, 2);

@@ -129,6 +129,11 @@ void Brain::on_ready(const PeerId& peer, const wire::Ready& ready) {
   if (ready.version.value() != committed_.value())
     return lose(peer, "it loaded version " + std::to_string(ready.version.value()) + " instead of " +
                           std::to_string(committed_.value()));
+  if (const bool paced = ready.numerics_class.starts_with(kPacedClass); paced != options_.paced) {
+    gone_.insert({peer, worker.incarnation});
+    return lose(peer, paced ? "this run computes, and the worker is paced: start it with a real --device"
+                            : "this run is paced, and the worker computes with \"" + ready.numerics_class + "\": start it with --device paced:NAME");
+  }
   for (const auto& [other, theirs] : workers_) {
     // Bit equality holds within one numerics class only (DESIGN §5): devices whose kernels differ may not share an exact run.
     if (!theirs.ready || theirs.numerics_class == ready.numerics_class) continue;
