@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "app/device_choice.h"
 #include "app/generate.h"
 #include "app/network.h"
 #include "app/settings.h"
@@ -86,6 +87,11 @@ int run_join(const JoinOptions& options) {
   const compute::Recompute recompute = options.recompute == "always"  ? compute::Recompute::always
                                        : options.recompute == "never" ? compute::Recompute::never
                                                                       : compute::Recompute::automatic;
+  auto paced = paced_device(options.device);
+  if (!paced) return complain(paced.error().within("--device"));
+  node_options.paced = std::move(*paced);
+  if (node_options.paced) node_options.paced->recompute = recompute != compute::Recompute::never;
+  node_options.trace = options.trace;
   node_options.device = {library_beside_program(), options.device, recompute, options.kept_bytes};
   auto node = WorkerNode::make(*identity, std::move(node_options), *log);
   if (!node) return complain(node.error());

@@ -14,7 +14,8 @@ struct JoinOptions {
   std::string key;                          // key file; empty = .stagecoach/worker.key
   std::string log;                          // empty = stderr
   std::string cache = ".stagecoach/cache";
-  std::string device = "auto";
+  std::string device = "auto";              // as compute.device
+  std::string trace;                        // where to write what it did; empty = nowhere
   std::string recompute = "auto";
   std::int64_t kept_bytes = 0;              // of kept forwards; 0 = half of the free memory
   std::string listen = "0.0.0.0:0";

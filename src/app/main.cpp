@@ -57,7 +57,8 @@ int main(int argc, char** argv) {
   join_command->add_option("--key", join.key, "this worker's key file [.stagecoach/worker.key]");
   join_command->add_option("--log", join.log, "log file [the terminal]");
   join_command->add_option("--cache", join.cache, "folder for fetched files")->capture_default_str();
-  join_command->add_option("--device", join.device, "cpu, cuda, mps or auto")->capture_default_str();
+  join_command->add_option("--device", join.device, "cpu, cuda, mps, auto, or paced:NAME[@MFU] or paced:FILE (docs/formats/device.md)")->capture_default_str();
+  join_command->add_option("--trace", join.trace, "file for what the device did and when: for account (docs/formats/trace.md)");
   join_command->add_option("--recompute", join.recompute, "auto, always or never run a forward again for its backward")
       ->check(CLI::IsMember({"auto", "always", "never"}))->capture_default_str();
   join_command->add_option("--kept-bytes", join.kept_bytes, "most that is kept of forwards where recompute is auto; 0 = half of the free memory")

@@ -2,6 +2,7 @@
 
 #include <ctime>
 
+#include "app/device_choice.h"
 #include "app/explain.h"
 #include "app/numbers.h"
 #include "base/files.h"
@@ -77,6 +78,7 @@ Result<fs::path> shards_of(const RunSettings& settings, bool& reused) {
 ///
 /// errors: corrupt  the file beside the shards is missing or another than the manifest names
 Result<void> keep_tokenizer(const RunFolder& folder) {
+  if (folder.shards.empty()) return {};
   auto manifest = data::read_shard_manifest(folder.shards);
   if (!manifest) return manifest.error();
   const std::string name = data::tokenizer_file_name(manifest->tokenizer.name);
@@ -120,9 +122,11 @@ Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& 
   folder.split = model::balanced_split(settings.train.model, settings.stages, why);
   if (folder.split.empty()) return Error{ErrorCode::invalid_argument, why};
   if (auto free = check_free(folder); !free.ok()) return free.error();
-  auto shards = shards_of(settings, folder.shards_reused);
-  if (!shards) return shards.error();
-  folder.shards = *shards;
+  if (!is_paced(settings.device)) {
+    auto shards = shards_of(settings, folder.shards_reused);
+    if (!shards) return shards.error();
+    folder.shards = *shards;
+  }
   std::error_code error;
   fs::create_directories(folder.path, error);
   if (error) return Error{ErrorCode::io_error, "the run's folder " + folder.path.string() + " cannot be made: " + error.message()};
@@ -144,6 +148,13 @@ fleet::Options fleet_options(const RunFolder& folder) {
   static_cast<base::Bytes32&>(fleet.config_id) = digest::sha256(fleet.config_text);
   fleet.layout_id = digest::sha256(model::canonical_text(fleet.split));
   fleet.checkpoint_every = static_cast<std::uint64_t>(folder.settings.checkpoint_every);
+  fleet.paced = is_paced(folder.settings.device);
+  for (std::uint64_t stage = 0; fleet.paced && stage < folder.split.size(); ++stage) {
+    auto& shapes = fleet.state_shapes.emplace_back();
+    for (std::uint64_t i = 0; i < world::paced::kProvenanceTensors; ++i)
+      shapes[world::paced::exported_name(stage, i)] = {world::paced::kProvenanceBytes / static_cast<std::uint64_t>(model::bytes_of(fleet.config.numbers.state))};
+  }
+  if (fleet.paced) return fleet;
   for (const auto& range : folder.split) {
     auto& shapes = fleet.state_shapes.emplace_back();
     for (const auto& tensor : model::parameters(fleet.config.model, range)) {

@@ -30,7 +30,7 @@ struct RunFolder {
   std::filesystem::path path;
   RunSettings settings;
   model::Split split;
-  std::filesystem::path shards;
+  std::filesystem::path shards;      // empty where the run is paced: nothing reads a token
   bool shards_reused = false;
   bool resumed = false;
   std::optional<base::FileLock> lock;  // of the folder, for as long as the run lives

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "app/device_choice.h"
 #include "app/preset_settings.h"
 #include "app/scenario_reader.h"
 #include "base/files.h"
@@ -181,20 +182,7 @@ class Reader {
         continue;
       }
       Section section(node.as_table(), "[devices." + std::string(name.str()) + "]", &document_, problems_);
-      ScenarioDevice device;
-      device.flops_per_s = section.flops("flops").value_or(0);
-      device.mfu = section.number("mfu", 1e-6, 1).value_or(0.4);
-      device.forward = section.times("forward");
-      device.backward = section.times("backward");
-      device.memory_bytes_per_s = section.bytes("memory").value_or(0);
-      const auto stages = static_cast<std::size_t>(out_.settings.stages);
-      const bool by_time = !device.forward.empty() || !device.backward.empty();
-      if (by_time == (device.flops_per_s > 0)) section.wrong("flops", "or both forward and backward must be given, and not all of them");
-      for (const char* key : {"forward", "backward"}) {
-        const std::size_t count = (*key == 'f' ? device.forward : device.backward).size();
-        if (by_time && count != 1 && count != stages)
-          section.wrong(key, "must hold one time, or one for each of the " + std::to_string(stages) + " stages, not " + std::to_string(count));
-      }
+      ScenarioDevice device = read_speed(section, static_cast<std::size_t>(out_.settings.stages));
       section.finish();
       out_.devices[std::string(name.str())] = std::move(device);
     }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "app/device_choice.h"
 #include "app/settings.h"
 
 namespace stagecoach::app {
@@ -85,17 +86,6 @@ Key choice(const About& about, std::vector<std::string_view> names, Field field)
     const auto at = std::find(names.begin(), names.end(), std::get<std::string>(v)) - names.begin();
     target = static_cast<std::remove_reference_t<decltype(target)>>(at);
   };
-  return key;
-}
-
-Key device_key() {
-  Key key = key_of(
-      {"compute.device", "name",
-       "what computes; auto takes cuda, else mps, else cpu. Losses are bit-equal only among devices of one kind"},
-      ValueType::choice);
-  key.choices = {"auto", "cpu", "cuda", "mps"};
-  key.get = [](const RunSettings& s) { return Value(s.device); };
-  key.set = [](RunSettings& s, const Value& v) { s.device = std::get<std::string>(v); };
   return key;
 }
 
@@ -308,7 +298,10 @@ void add_run(std::vector<Key>& out) {
   out.push_back(
       integer({"run.print_every", "steps", "from one line of output to the next, where that is not a terminal"},
               {1, 1'000'000}, FIELD(print_every)));
-  out.push_back(device_key());
+  out.push_back(text({"compute.device", "name",
+                      "what computes: auto (cuda, else mps, else cpu), cpu, cuda, mps, or paced:NAME, which takes a device's time and "
+                      "computes nothing (docs/formats/device.md). Losses are bit-equal only among devices of one kind"},
+                     FIELD(device), device_complaint));
   add_numbers(out);
   out.push_back(integer(
       {"compute.threads", "threads",

@@ -39,6 +39,7 @@ Value random_value(const Key& key, base::Prng& prng) {
       return std::string(key.choices[prng.below(key.choices.size())]);
     case ValueType::text:
       if (key.complaint && key.unit == "host:port") return std::string("[::1]:") + std::to_string(prng.below(65536));
+      if (key.name == "compute.device") return std::string("paced:a \"quoted\" file ") + std::to_string(prng.next());
       return std::string("a \"quoted\" \\ path\twith ü and \x7f #") + std::to_string(prng.next());
     case ValueType::layer_list:
       if (prng.below(2) == 0) return std::string("every");

@@ -83,7 +83,8 @@ void introduce(const RunFolder& folder, const CoordinatorNode& node, const std::
   view.say("model     " + model_line(folder) + " in " + std::to_string(folder.split.size()) + " stages x " +
            std::to_string(folder.settings.replicas) + " replicas, " + std::to_string(t.schedule.steps) + " steps of " +
            std::to_string(t.batch.tokens_per_step()) + " tokens");
-  view.say("data      " + folder.shards.string() + (folder.shards_reused ? " (cut before)" : " (cut now)"));
+  if (folder.shards.empty()) view.say("data      none: the run is paced (" + folder.settings.device + "), its losses are hashes");
+  else view.say("data      " + folder.shards.string() + (folder.shards_reused ? " (cut before)" : " (cut now)"));
   for (const auto& finding : node.findings()) view.say("note      " + finding);
   if (options.start_workers) {
     view.say("workers   " + std::to_string(folder.split.size() * static_cast<std::size_t>(folder.settings.replicas)) +
@@ -171,6 +172,8 @@ int run_train(const TrainOptions& options) {
   }
   auto folder = open_run_folder(options.request, loaded.settings);
   if (!folder) return complain(folder.error());
+  if (options.unsplit && folder->shards.empty())
+    return complain({base::ErrorCode::invalid_argument, "--unsplit computes, and compute.device is " + folder->settings.device + ": name a real device"});
   return options.unsplit ? run_unsplit(*folder, options.plain) : coordinate(options, *folder);
 }
 

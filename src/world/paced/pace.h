@@ -5,6 +5,7 @@
 // Why:     the planner's devices and the paced ones take the same time by the same arithmetic, or comparing them proves nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -47,6 +48,25 @@ StageLoad load_of(const DeviceSpeed& device, const model::TrainConfig& config, c
 ///
 /// share: of the stage's sums that a ReadSum or AddParts is about
 base::Duration time_of(const StageLoad& load, const worker::ComputeRequest& request, double share);
+
+/// When a device that does one thing after the other begins and ends each.
+class Occupied {
+ public:
+  struct Span { base::Instant began, ended; };
+  /// Asked for at `asked`: begins when what was asked before has ended.
+  Span next(base::Instant asked, base::Duration takes) {
+    const base::Instant began = std::max(free_, asked);
+    return {began, free_ = began + takes};
+  }
+  /// The end was seen at `now`: a machine that stood still has lost that time, one that only woke up late has not.
+  void seen(base::Instant now) {
+    if (now - free_ > kLate) free_ = now;
+  }
+
+ private:
+  static constexpr base::Duration kLate = base::Duration::milliseconds(250);
+  base::Instant free_;
+};
 
 /// True for the work that a slower device takes longer for: forward, backward, evaluation.
 bool is_arithmetic(const worker::ComputeRequest& request);

@@ -66,5 +66,18 @@ TEST(Pace, SumsAndStateTakeTheirBytesOverTheMemory) {
   EXPECT_EQ(time_of(load, worker::Apply{}, 0), Duration());
 }
 
+TEST(Pace, ADeviceDoesOneThingAfterTheOtherAndCatchesUpOnLateWakingOnly) {
+  const auto at = [](std::int64_t ms) { return base::Instant() + Duration::milliseconds(ms); };
+  Occupied device;
+  EXPECT_EQ(device.next(at(1000), Duration::milliseconds(50)).ended, at(1050));
+  const auto second = device.next(at(1010), Duration::milliseconds(50));  // asked for while the first runs
+  EXPECT_EQ(second.began, at(1050));
+  EXPECT_EQ(second.ended, at(1100));
+  device.seen(at(1103));  // three milliseconds late: the third one does not pay for it
+  EXPECT_EQ(device.next(at(1060), Duration::milliseconds(50)).ended, at(1150));
+  device.seen(at(3000));  // it stood still
+  EXPECT_EQ(device.next(at(1070), Duration::milliseconds(50)).began, at(3000));
+}
+
 }  // namespace
 }  // namespace stagecoach::world::paced

@@ -73,6 +73,10 @@ std::uint64_t hash_of(const std::vector<std::uint64_t>& sums) {
 
 std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor) { return tensor == 0 ? weights : mix64(weights, tensor); }
 
+std::string exported_name(std::uint64_t stage, std::uint64_t tensor) {
+  return "stage." + std::to_string(stage) + ".tensor." + std::to_string(tensor);
+}
+
 ProvenanceStage::ProvenanceStage(const model::TrainConfig& config, std::uint64_t stage, std::uint64_t stages, std::int64_t lanes,
                                  std::int64_t elements)
     : config_(config),
@@ -167,8 +171,7 @@ Result<worker::ComputeResult> ProvenanceStage::run(const worker::ComputeRequest&
     std::erase_if(reduced_, [&](const auto& entry) { return entry.first.second < voided->attempt; });
   } else if (std::holds_alternative<worker::ExportState>(request)) {
     for (std::uint64_t tensor = 0; tensor < kProvenanceTensors; ++tensor)
-      result.state.push_back({"stage." + std::to_string(stage_) + ".tensor." + std::to_string(tensor),
-                              {base::DType::i64, {1}, wrap(exported_word(weights_, tensor))}});
+      result.state.push_back({exported_name(stage_, tensor), {base::DType::i64, {1}, wrap(exported_word(weights_, tensor))}});
   }
   return result;
 }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
@@ -32,6 +33,8 @@ inline constexpr std::uint64_t kProvenanceTensors = 3;
 constexpr std::uint64_t multiplier(std::uint64_t i) { return 2 * i + 1; }
 /// The word of exported tensor `tensor` of a stage with these weights; that of tensor 0 is the weights.
 std::uint64_t exported_word(std::uint64_t weights, std::uint64_t tensor);
+
+std::string exported_name(std::uint64_t stage, std::uint64_t tensor);
 
 /// The device of one worker that computes nothing.
 class ProvenanceStage {

@@ -11,6 +11,7 @@
 #include "data/shards.h"
 #include "model/parameters.h"
 #include "store/safetensors.h"
+#include "world/paced/provenance.h"
 
 namespace stagecoach::world::real {
 
@@ -62,7 +63,8 @@ Result<base::FileLock> lock_run(const std::filesystem::path& run_dir) {
 Result<std::unique_ptr<RunStore>> RunStore::open(Options options, fleet::Options& fleet) {
   auto store = std::unique_ptr<RunStore>(new RunStore(std::move(options)));
   // Before the books: a folder whose data cannot be trained on must not look like one that holds a run.
-  if (auto offered = store->offer_shards(fleet); !offered) return offered.error();
+  if (!fleet.paced)
+    if (auto offered = store->offer_shards(fleet); !offered) return offered.error();
   if (auto opened = store->open_books(fleet); !opened) return opened.error();
   return store;
 }
@@ -184,6 +186,12 @@ Result<void> RunStore::offer_state(const store::NewestCheckpoint& newest, fleet:
     if (!ref) return ref.error();
     files.emplace_back(*ref, std::move(names));
   }
+  for (std::uint64_t stage = 0; fleet.paced && stage < fleet.split.size(); ++stage) {
+    auto& wanted = fleet.state.emplace_back();  // words of the stages as they were cut: another split has other ones
+    for (const auto& [ref, names] : files)
+      if (names.contains(paced::exported_name(stage, 0))) wanted.push_back(ref);
+  }
+  if (fleet.paced) return {};
   for (const auto& range : fleet.split) {
     auto& wanted = fleet.state.emplace_back();
     for (const auto& [ref, names] : files) {

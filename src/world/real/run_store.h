@@ -30,7 +30,7 @@ class RunStore {
  public:
   struct Options {
     std::filesystem::path run_dir;           // books.db and checkpoints/ lie here
-    std::filesystem::path shards;            // folder of the token shards
+    std::filesystem::path shards;            // folder of the token shards; unused where the run is paced
     bool resume = false;
     std::size_t keep_checkpoints = 3;
   };

@@ -26,11 +26,20 @@ base::Incarnation new_incarnation() {
 Result<std::unique_ptr<WorkerNode>> WorkerNode::make(const link::Identity& identity, Options options, Log log) {
   auto endpoint = QuicEndpoint::open(identity, {options.bind, options.limits, {}});
   if (!endpoint) return endpoint.error();
-  return std::unique_ptr<WorkerNode>(new WorkerNode(identity, std::move(options), std::move(log), std::move(*endpoint)));
+  std::optional<TraceFile> trace;
+  if (!options.trace.empty()) {
+    auto file = TraceFile::create(options.trace, identity.peer_id());
+    if (!file) return file.error();
+    trace.emplace(std::move(*file));
+  }
+  auto node = std::unique_ptr<WorkerNode>(new WorkerNode(identity, std::move(options), std::move(log), std::move(*endpoint)));
+  node->trace_ = std::move(trace);
+  return node;
 }
 
 WorkerNode::WorkerNode(const link::Identity& identity, Options options, Log log, std::unique_ptr<QuicEndpoint> endpoint)
     : options_(std::move(options)), log_(std::move(log)), endpoint_(std::move(endpoint)), device_(options_.device) {
+  if (options_.paced) paced_.emplace(*options_.paced);
   worker::Options brain;
   brain.self = identity.peer_id();
   brain.incarnation = new_incarnation();
@@ -80,6 +89,13 @@ void WorkerNode::on_link(link::Event& event) {
       if (fetcher_ && arrived.peer == options_.join.coordinator) fetcher_->on_chunk(*chunk);
       return;
     }
+    if (paced_ && arrived.peer != options_.join.coordinator) {
+      if (const auto word = paced::fold(*message, sizes_); !word) {
+        log_.line("closing the link to " + arrived.peer.short_hex() + ": " + word.error().message);
+        return endpoint_->close(arrived.peer, word.error().message);
+      }
+    }
+    if (trace_) trace_->arrived(*message, monotonic_now());
     give(wire::MessageArrived{arrived.peer, std::move(*message)});
   }
 }
@@ -87,7 +103,11 @@ void WorkerNode::on_link(link::Event& event) {
 void WorkerNode::on_wakeup() {
   if (leave_.exchange(false)) give(worker::LeaveRequested{});
   for (auto& call : calls_.take()) call();
-  for (auto& event : events_.take()) give(std::move(event));
+  // Results first: what is done by then has been told before its result was.
+  auto events = events_.take();
+  for (const Done& done : done_.take())
+    if (trace_) trace_->done(done.op, done.began, done.ended);
+  for (auto& event : events) give(std::move(event));
 }
 
 worker::Tick WorkerNode::tick() const {
@@ -97,21 +117,36 @@ worker::Tick WorkerNode::tick() const {
   return tick;
 }
 
-void WorkerNode::give(worker::Event event) { carry_out(brain_->step(std::move(event), monotonic_now())); }
+void WorkerNode::give(worker::Event event) {
+  const bool tick = std::holds_alternative<worker::Tick>(event);
+  carry_out(brain_->step(std::move(event), monotonic_now()));
+  if (!trace_ || !assigned_) return;
+  trace_->stepped(*brain_, assigned_->assign.stage, monotonic_now());
+  if (tick) trace_->flush();
+}
+
+void WorkerNode::run_on_device(worker::Compute work) {
+  if (trace_) trace_->given(*brain_, work.op, work.request);
+  compute_.post([this, work = std::move(work), asked = monotonic_now()] {
+    base::Instant began = monotonic_now();
+    auto result = paced_ ? paced_->run(work.request, asked) : device_.run(work.request);
+    const base::Instant ended = monotonic_now();
+    if (paced_) began = paced_->began();
+    worker::ComputeDone done{work.op, {}, ended - began, std::nullopt};
+    if (result) done.result = std::move(*result);
+    else done.error = result.error();
+    done_.post({work.op, began, ended});
+    events_.post(std::move(done));
+  });
+}
 
 void WorkerNode::carry_out(worker::Effects effects) {
   for (auto& effect : effects) {
     if (auto* out = std::get_if<wire::Send>(&effect)) {
+      if (paced_) paced::unfold(out->message, sizes_);
       send(*out);
     } else if (auto* compute = std::get_if<worker::Compute>(&effect)) {
-      compute_.post([this, work = std::move(*compute)] {
-        const base::Instant began = monotonic_now();
-        auto result = device_.run(work.request);
-        worker::ComputeDone done{work.op, {}, monotonic_now() - began, std::nullopt};
-        if (result) done.result = std::move(*result);
-        else done.error = result.error();
-        events_.post(std::move(done));
-      });
+      run_on_device(std::move(*compute));
     } else if (auto* dial = std::get_if<wire::Dial>(&effect)) {
       endpoint_->dial(dial->peer, dial->addresses);
     } else if (auto* close = std::get_if<wire::CloseLink>(&effect)) {
@@ -176,10 +211,11 @@ void WorkerNode::open_device() {
   setup.versions_kept = assigned_->versions_kept;
   setup.version = assigned_->assign.version;
   for (const auto& object : assigned_->assign.state) setup.state_files.push_back(fetcher_->path_of(object).string());
+  if (paced_) sizes_ = PacedDevice::sizes_of(setup);
   // The cache knows files by hash; shards are opened as a folder with names. That and the reading wait for the disk.
   compute_.post([this, setup = std::move(setup), cache = options_.cache, shards = assigned_->assign.shards]() mutable {
     worker::PrepareDone done;
-    if (setup.stage == 0) {
+    if (setup.stage == 0 && !paced_) {
       auto folder = lay_out_objects(cache, shards);
       if (!folder) {
         done.error = folder.error();
@@ -187,7 +223,7 @@ void WorkerNode::open_device() {
       }
       setup.shards_folder = folder->string();
     }
-    auto prepared = device_.prepare(setup);
+    auto prepared = paced_ ? paced_->prepare(setup) : device_.prepare(setup);
     if (prepared) done = std::move(*prepared);
     else done.error = prepared.error();
     events_.post(std::move(done));

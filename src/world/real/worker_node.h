@@ -19,7 +19,9 @@
 #include "world/real/loop.h"
 #include "world/real/mailbox.h"
 #include "world/real/objects.h"
+#include "world/real/paced_device.h"
 #include "world/real/quic_endpoint.h"
+#include "world/real/trace_file.h"
 #include "world/real/work_thread.h"
 
 namespace stagecoach::world::real {
@@ -32,10 +34,12 @@ class WorkerNode {
     std::optional<link::Address> advertise;      // as told to them; port 0 = the bound one; missing = the bound address
     std::filesystem::path cache;                 // of fetched files
     Device::Options device;
+    std::optional<PacedDevice::Options> paced;   // instead of a device
+    std::filesystem::path trace;                 // where to write what it did; empty = nowhere
     link::Limits limits;
   };
 
-  /// errors: unavailable  the port is in use · those of QuicEndpoint::open
+  /// errors: unavailable  the port is in use · those of QuicEndpoint::open and TraceFile::create
   static base::Result<std::unique_ptr<WorkerNode>> make(const link::Identity& identity, Options options, Log log);
 
   /// Works until the run ends. Returns the exit code; the reason is in the log and in last_words().
@@ -54,6 +58,7 @@ class WorkerNode {
   void send(const wire::Send& send);
   void prepare(worker::Prepare& prepare);
   void open_device();
+  void run_on_device(worker::Compute work);
   worker::Tick tick() const;
 
   Options options_;
@@ -66,6 +71,11 @@ class WorkerNode {
   std::optional<worker::Prepare> assigned_;
   std::unique_ptr<ObjectFetcher> fetcher_;
   Device device_;                                   // compute thread
+  std::optional<PacedDevice> paced_;                // compute thread, instead of it
+  paced::TensorSizes sizes_;                        // of paced tensors
+  std::optional<TraceFile> trace_;
+  struct Done { base::OpId op; base::Instant began, ended; };
+  Mailbox<Done> done_{wakeup_};                     // for the trace; posted before the result
   std::optional<int> exit_code_;
   std::string last_words_;
   std::atomic<bool> leave_{false};

@@ -64,7 +64,7 @@ void PlannedWorld::strike_kill(Node node, const std::string& how) {
   if (!at_work(node)) return;
   told(node, name(node) + " " + how);
   workers_[node].at_risk = workers_[node].ended = true;
-  seen_[node].gone = true;
+  tracers_[node].gone();
   feed(node, observe::trace::Gone{});
   network_.crash(node);
 }
@@ -126,8 +126,8 @@ void PlannedWorld::strike_degrade_path(const PlannedEvent& event) {
 void PlannedWorld::exited(Node node, const wire::Exit& exit) {
   if (exit.code == 0) return;
   if (!coordinator_ended_) World::exited(node, exit);
-  if (!seen_[node].gone) feed(node, observe::trace::Gone{});
-  seen_[node].gone = true;
+  if (!tracers_[node].is_gone()) feed(node, observe::trace::Gone{});
+  tracers_[node].gone();
 }
 
 void PlannedWorld::coordinator_exited(const wire::Exit& exit) {
@@ -167,8 +167,8 @@ void PlannedWorld::resume() {
     w.ended = w.at_risk = w.hung = false;
     w.tick_planned = Instant::never();
     w.device_free = Instant();
-    if (seen_[node].gone) feed(node, observe::trace::Back{base::StageIndex((node - 1) % options_.stages)});
-    seen_[node].gone = true;
+    if (tracers_[node].is_gone()) feed(node, observe::trace::Back{base::StageIndex((node - 1) % options_.stages)});
+    tracers_[node].gone();
     timeline_.at(starts_at(node), [this, node] { start_worker(node); });
   }
 }

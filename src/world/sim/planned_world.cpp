@@ -58,7 +58,7 @@ PlannedWorld::PlannedWorld(const Plan& plan)
   CHECK(plan.stages.size() == plan.split.size(), "each stage has its load");
   CHECK(plan.hosts.size() == 1 + plan.split.size() * plan.replicas, "one host for the coordinator and one for each worker");
   network_.use(lines_, [this](Node from, Node to) { return path(from, to); });
-  seen_.resize(plan.hosts.size());
+  tracers_.resize(plan.hosts.size());
   forecast_.forward_bytes.resize(plan.stages.size());
   forecast_.backward_bytes.resize(plan.stages.size());
   forecast_.up.resize(plan.hosts.size());
@@ -104,7 +104,7 @@ Path PlannedWorld::path(Node from, Node to) const {
 }
 
 Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& request) {
-  if (std::holds_alternative<worker::Apply>(request) || std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = true;
+  tracers_[node].begins(request);
   const std::uint64_t stage = workers_[node].stage;
   // A reduce has one shard a member here.
   const Duration time = paced::time_of(plan_.stages[stage], request, 1.0 / static_cast<double>(members(stage)));
@@ -157,50 +157,17 @@ void PlannedWorld::prepare(Node node, const worker::Prepare& request, std::funct
 
 void PlannedWorld::arrived(Node at, Node, const wire::Message& message) {
   if (began_) forecast_.traffic[static_cast<std::size_t>(kind_of(message))].latency.add(timeline_.now() - network_.frame_sent_at());
-  const auto tell = [&](observe::trace::Kind kind, const wire::Stamps& stamps) {
-    feed(at, observe::trace::Arrived{kind, stamps.step, stamps.attempt, stamps.microbatch});
-  };
-  if (const auto* offer = std::get_if<wire::Offer>(&message)) tell(observe::trace::Kind::forward, offer->stamps);
-  if (const auto* gradient = std::get_if<wire::Gradient>(&message)) tell(observe::trace::Kind::backward, gradient->stamps);
+  if (const auto arrival = worker::Tracer::arrival(message)) feed(at, *arrival);
 }
 
-/// Tells the accounts when a worker may begin another step, or the same one in another attempt.
 void PlannedWorld::stepped(Node node) {
   const WorkerNode& w = workers_[node];
-  Seen& seen = seen_[node];
-  const auto& books = w.brain->books();
-  if (w.ended || books.empty()) return;
-  const base::Step step(w.brain->version().value() + 1);
-  const auto it = books.find(step);
-  if (it == books.end()) return;
-  if (it->first == seen.step && w.brain->attempt() == seen.attempt) return;
-  if (seen.applying && it->first == seen.step) return;  // a view while the step is being applied: it is not done again
-  const bool same_step = step == seen.step || seen.gone;
-  seen = Seen{step, w.brain->attempt(), false, false};
-  feed(node, observe::trace::Opened{base::StageIndex(w.stage), step, seen.attempt, same_step});
+  if (w.ended) return;
+  if (const auto opened = tracers_[node].stepped(*w.brain, base::StageIndex(w.stage))) feed(node, *opened);
 }
 
 void PlannedWorld::worked(Node node, const worker::ComputeRequest& request, Instant began) {
-  using observe::trace::Kind;
-  using observe::trace::Worked;
-  if (const auto* forward = std::get_if<worker::Forward>(&request))
-    return feed(node, Worked{Kind::forward, forward->step, forward->attempt, forward->index, began});
-  if (const auto* backward = std::get_if<worker::Backward>(&request))
-    return feed(node, Worked{Kind::backward, backward->step, backward->attempt, backward->index, began});
-  if (const auto* evaluate = std::get_if<worker::Evaluate>(&request))
-    return feed(node, Worked{Kind::evaluate, seen_[node].step, seen_[node].attempt, evaluated(node, *evaluate), began});
-  if (std::holds_alternative<worker::Apply>(request) || std::holds_alternative<worker::ApplyNothing>(request)) seen_[node].applying = false;
-}
-
-/// An evaluation does not name its microbatch, but its input is the one that the books hold.
-base::MicrobatchIndex PlannedWorld::evaluated(Node node, const worker::Evaluate& request) const {
-  const auto& books = workers_[node].brain->books();
-  const auto step = books.find(seen_[node].step);
-  if (step == books.end()) return base::MicrobatchIndex(0);
-  const auto& all = step->second.microbatches;
-  std::uint64_t m = static_cast<std::uint64_t>(step->second.plan.train);
-  while (m + 1 < all.size() && (all[m].input.tokens != request.input.tokens || all[m].input.boundary != request.input.boundary)) ++m;
-  return base::MicrobatchIndex(m);
+  if (const auto work = tracers_[node].work(*workers_[node].brain, request, began)) feed(node, *work);
 }
 
 void PlannedWorld::training_began() {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/tracer.h"
 #include "world/sim/plan.h"
 #include "world/sim/world.h"
 
@@ -38,7 +39,6 @@ class PlannedWorld final : public World {
   std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
   std::uint64_t members(std::uint64_t stage) const { return std::max<std::size_t>(1, newest_view_.stages.at(stage).members.size()); }
   void feed(Node node, const observe::TraceEvent& event) { account_.feed(timeline_.now(), node, event); }
-  base::MicrobatchIndex evaluated(Node node, const worker::Evaluate& request) const;
   void training_began();
 
   // planned_events.cpp
@@ -63,13 +63,7 @@ class PlannedWorld final : public World {
   Forecast forecast_;
   base::Prng churn_;
   std::optional<Instant> began_;
-  struct Seen {
-    base::Step step;
-    base::Attempt attempt;
-    bool applying = false;
-    bool gone = true;
-  };
-  std::vector<Seen> seen_;             // by node: what the accounts know of it
+  std::vector<worker::Tracer> tracers_;  // by node
   base::WeightVersion saved_;
   bool over_ = false;                  // ended for good
 };
