@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "compute/attention_tiles.h"
@@ -139,19 +140,19 @@ class ForwardTask {
   using P = plain_t<T>;
   ForwardTask(const Call<P>& call, P* out, float* lse)
       : call_(call), out_(out), lse_(lse), columns_(call.shape.width), stretch_(kTile * std::min(kStretchTiles, call.tiles())),
-        keys_(scratch<P>(call.tiles() * call.shape.width * kTile)), values_(scratch<P>(call.tiles() * columns_.padded() * kTile)),
-        scores_(scratch<float>(kTile * stretch_)), p_(scratch<P>(kTile * stretch_)), sums_(scratch<float>(kTile * columns_.padded())),
-        running_(scratch<float>(4 * kTile)) {}
+        keys_(scratch<P>((call.tiles() + kStretchTiles - 1) / kStretchTiles * call.shape.width * stretch_)),
+        values_(scratch<P>(call.tiles() * columns_.padded() * kTile)), scores_(scratch<float>(kTile * stretch_)),
+        p_(scratch<P>(kTile * stretch_)), sums_(scratch<float>(kTile * columns_.padded())), running_(scratch<float>(4 * kTile)) {}
 
   void run(std::int64_t sequence, std::int64_t key_head) {
     const AttentionShape& shape = call_.shape;
     const auto k = call_.heads(call_.qkv, sequence, shape.heads + key_head);
     const auto v = call_.heads(call_.qkv, sequence, shape.heads + shape.kv_heads + key_head);
     for (std::int64_t j = 0; j < call_.tiles(); ++j) {
-      pack_transposed(call_.tile_rows(j), k.at(0, j * kTile), key_tile(j));
+      pack_transposed(call_.tile_rows(j), k.at(0, j * kTile), stretch_, key_columns(j));
       for (std::int64_t c = 0; c < columns_.count(); ++c) {
         pack({call_.rows_in(j), columns_.used(c), shape.row()}, v.at(0, j * kTile) + columns_.first(c), columns_.packed(c),
-             value_tile(j, c));
+             value_rows(j, c));
       }
     }
     const std::int64_t first_head = key_head * call_.group();
@@ -161,9 +162,14 @@ class ForwardTask {
   }
 
  private:
-  P* key_tile(std::int64_t j) const { return data<P>(keys_) + j * call_.shape.width * kTile; }
-  P* value_tile(std::int64_t j, std::int64_t c) const {
-    return data<P>(values_) + (j * columns_.padded() + columns_.first(c)) * kTile;
+  /// Right sides [head width, stretch], one a stretch of keys.
+  P* key_columns(std::int64_t j) const {
+    const std::int64_t column = j % kStretchTiles * kTile;
+    return data<P>(keys_) + j / kStretchTiles * call_.shape.width * stretch_ + (kInPairs<T> ? 2 : 1) * column;
+  }
+  /// Right sides [all keys, columns], one for each of the head's blocks of columns.
+  P* value_rows(std::int64_t j, std::int64_t c) const {
+    return data<P>(values_) + (call_.tiles() * columns_.first(c) + j * columns_.packed(c)) * kTile;
   }
 
   void queries(std::int64_t sequence, std::int64_t head, std::int64_t i) {
@@ -175,25 +181,22 @@ class ForwardTask {
     const RunningSoftmax running{top, top + kTile, top + 2 * kTile};
     std::fill_n(running.top, kTile, -std::numeric_limits<float>::infinity());
     std::fill_n(running.sum, kTile, 0.0f);
-    const Product<T> score{rows, kTile, shape.width, shape.row(), kTile, stretch_};
     for (std::int64_t first = 0; first <= i; first += kStretchTiles) {
-      const std::int64_t last = std::min(first + kStretchTiles, i + 1);
-      for (std::int64_t j = first; j < last; ++j) score.run(false, q, key_tile(j), scores + (j - first) * kTile);
+      const std::int64_t last = std::min(first + kStretchTiles, i + 1), columns = (last - first) * kTile;
+      Product<T>{rows, columns, shape.width, shape.row(), stretch_, stretch_}.run(false, q, key_columns(first), scores);
       const std::int64_t keys = std::min(last * kTile, shape.tokens) - first * kTile;
       softmax_stretch({rows, keys, stretch_, i * kTile, first * kTile, call_.scale}, scores, data<P>(p_), running);
       if (first > 0) scale_rows({rows, columns_.padded()}, running.correction, data<float>(sums_));
-      for (std::int64_t j = first; j < last; ++j) {
-        for (std::int64_t c = 0; c < columns_.count(); ++c) {
-          const Product<T> mix{rows, columns_.packed(c), kTile, stretch_, columns_.packed(c), columns_.padded()};
-          mix.run(j > 0, data<P>(p_) + (j - first) * kTile, value_tile(j, c), data<float>(sums_) + columns_.first(c));
-        }
+      for (std::int64_t c = 0; c < columns_.count(); ++c) {
+        const Product<T> mix{rows, columns_.packed(c), columns, stretch_, columns_.packed(c), columns_.padded()};
+        mix.run(first > 0, data<P>(p_), value_rows(first, c), data<float>(sums_) + columns_.first(c));
       }
     }
     float* lse = lse_ + (sequence * shape.heads + head) * shape.tokens + i * kTile;
     float* factor = top + 3 * kTile;
     for (std::int64_t row = 0; row < rows; ++row) {
       factor[row] = 1.0f / running.sum[row];
-      lse[row] = running.top[row] + std::log(running.sum[row]);
+      lse[row] = running.top[row] * std::numbers::ln2_v<float> + std::log(running.sum[row]);
     }
     const auto out = call_.out_heads(out_, sequence, head);
     store_scaled({rows, shape.width, out.stride}, data<float>(sums_), columns_.padded(), factor, out.at(0, i * kTile));
@@ -269,8 +272,8 @@ class BackwardTask {
     P* key_columns = data<P>(right_);
     P* value_columns = key_columns + head_tile_;
     P* key_rows = value_columns + head_tile_;
-    pack_transposed(call_.tile_rows(j), k, key_columns);
-    pack_transposed(call_.tile_rows(j), v, value_columns);
+    pack_transposed(call_.tile_rows(j), k, kTile, key_columns);
+    pack_transposed(call_.tile_rows(j), v, kTile, value_columns);
     for (std::int64_t c = 0; c < columns_.count(); ++c) {
       pack({call_.rows_in(j), columns_.used(c), shape.row()}, k + columns_.first(c), columns_.packed(c),
            key_rows + columns_.first(c) * kTile);

@@ -17,37 +17,70 @@ STAGECOACH_INLINE std::int64_t seen_keys(const ScoreTile& tile, std::int64_t row
   return bounded(tile.first_query + row - tile.first_key + 1, tile.keys);
 }
 
+// Loops over a tile's keys of one row, of which the query sees the first `seen`. Over so many elements a loop becomes vectors; one
+// over sixteen would become sixteen single operations.
+constexpr auto kKeys = static_cast<std::int32_t>(kTile);
+
+STAGECOACH_INLINE std::int32_t seen_in_tile(std::int64_t seen) { return static_cast<std::int32_t>(bounded(seen, kTile)); }
+
+STAGECOACH_INLINE void raise_tops(const float* __restrict scores, std::int32_t seen, float* __restrict tops) {
+  if (seen == kKeys) {
+    for (std::int32_t c = 0; c < kKeys; ++c) tops[c] = larger(scores[c], tops[c]);
+  } else {
+    for (std::int32_t c = 0; c < kKeys; ++c) tops[c] = larger(c < seen ? scores[c] : tops[c], tops[c]);
+  }
+}
+
 template <class T>
-STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, float* __restrict scores, T* __restrict p,
+STAGECOACH_INLINE void exponentials(const float* __restrict scores, std::int32_t seen, float scale, float top, T* __restrict out,
+                                    float* __restrict sums) {
+  if (seen == kKeys) {
+    for (std::int32_t c = 0; c < kKeys; ++c) {
+      const float p = power_of_two(scores[c] * scale - top);
+      sums[c] += p;
+      store(p, out[c]);
+    }
+  } else {
+    for (std::int32_t c = 0; c < kKeys; ++c) {
+      const float x = power_of_two(scores[c] * scale - top), p = c < seen ? x : 0.0f;
+      sums[c] += p;
+      store(p, out[c]);
+    }
+  }
+}
+
+STAGECOACH_INLINE float largest_of_tile(const float* x) {
+  float lanes[kLanes];
+  for (std::int64_t j = 0; j < kLanes; ++j) {
+    lanes[j] = larger(larger(x[j], x[j + kLanes]), larger(x[j + 2 * kLanes], x[j + 3 * kLanes]));
+  }
+  return largest(lanes);
+}
+STAGECOACH_INLINE float sum_of_tile(const float* x) {
+  float lanes[kLanes];
+  for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = (x[j] + x[j + kLanes]) + (x[j + 2 * kLanes] + x[j + 3 * kLanes]);
+  return added(lanes);
+}
+
+template <class T>
+STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, const float* __restrict scores, T* __restrict p,
                                           RunningSoftmax running) {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  const float scale = tile.scale * kLog2OfE;
   for (std::int64_t row = 0; row < tile.rows; ++row) {
-    float* __restrict in = scores + row * tile.stride;
+    const float* __restrict in = scores + row * tile.stride;
     T* __restrict out = p + row * tile.stride;
-    const std::int64_t seen = seen_keys(tile, row), whole = seen - seen % kLanes;
-    float lanes[kLanes];
-    for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = kLowest;
-    for (std::int64_t i = 0; i < whole; i += kLanes) {
-      for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = larger(in[i + j], lanes[j]);
+    const std::int64_t seen = seen_keys(tile, row);
+    alignas(64) float tops[kTile], sums[kTile];
+    for (std::int64_t c = 0; c < kTile; ++c) tops[c] = kLowest, sums[c] = 0;
+    for (std::int64_t first = 0; first < seen; first += kTile) raise_tops(in + first, seen_in_tile(seen - first), tops);
+    const float top = larger(largest_of_tile(tops) * scale, running.top[row]);
+    for (std::int64_t first = 0; first < tile.keys; first += kTile) {
+      exponentials(in + first, seen_in_tile(seen - first), scale, top, out + first, sums);
     }
-    for (std::int64_t i = whole; i < seen; ++i) lanes[i - whole] = larger(in[i], lanes[i - whole]);
-    const float top = larger(largest(lanes) * tile.scale, running.top[row]);
-    for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = 0;
-    for (std::int64_t i = 0; i < whole; i += kLanes) {
-      for (std::int64_t j = 0; j < kLanes; ++j) {
-        in[i + j] = exponential(in[i + j] * tile.scale - top);
-        lanes[j] += in[i + j];
-      }
-    }
-    for (std::int64_t i = whole; i < seen; ++i) {
-      in[i] = exponential(in[i] * tile.scale - top);
-      lanes[i - whole] += in[i];
-    }
-    for (std::int64_t i = 0; i < seen; ++i) store(in[i], out[i]);
-    for (std::int64_t i = seen; i < tile.stride; ++i) store(0.0f, out[i]);
-    const float correction = running.top[row] == kLowest ? 0.0f : exponential(running.top[row] - top);
+    const float correction = running.top[row] == kLowest ? 0.0f : power_of_two(running.top[row] - top);
     running.correction[row] = correction;
-    running.sum[row] = running.sum[row] * correction + added(lanes);
+    running.sum[row] = running.sum[row] * correction + sum_of_tile(sums);
     running.top[row] = top;
   }
 }
@@ -72,6 +105,7 @@ template <class T>
 STAGECOACH_INLINE void tile_gradients_of(const ScoreTile& tile, const TileGradients& in, T* __restrict p_pairs, T* __restrict ds,
                                          T* __restrict ds_pairs) {
   float p[2 * kTile], gradient[2 * kTile];
+  const float scale = tile.scale, exponent_scale = scale * kLog2OfE;
   for (std::int64_t row = 0; row < kTile; row += 2) {
     for (std::int64_t k = 0; k < 2; ++k) {
       float* __restrict p_row = p + k * kTile;
@@ -82,12 +116,12 @@ STAGECOACH_INLINE void tile_gradients_of(const ScoreTile& tile, const TileGradie
       }
       const float* __restrict score = in.scores + (row + k) * kTile;
       const float* __restrict dp = in.dp + (row + k) * kTile;
-      const float lse = in.lse[row + k], delta = in.delta[row + k];
+      const float lse = in.lse[row + k] * kLog2OfE, delta = in.delta[row + k];
       const auto seen = static_cast<std::int32_t>(seen_keys(tile, row + k));
       for (std::int32_t c = 0; c < static_cast<std::int32_t>(kTile); ++c) {
-        const float x = exponential(score[c] * tile.scale - lse);
+        const float x = power_of_two(score[c] * exponent_scale - lse);
         p_row[c] = c < seen ? x : 0.0f;
-        gradient_row[c] = c < seen ? x * (dp[c] - delta) * tile.scale : 0.0f;
+        gradient_row[c] = c < seen ? x * (dp[c] - delta) * scale : 0.0f;
       }
     }
     store_two_rows(p, row, p_pairs);
@@ -97,10 +131,10 @@ STAGECOACH_INLINE void tile_gradients_of(const ScoreTile& tile, const TileGradie
 }
 
 template <class T>
-STAGECOACH_INLINE void turn_of(Strided shape, const T* __restrict x, T* __restrict out) {
+STAGECOACH_INLINE void turn_of(Strided shape, const T* __restrict x, std::int64_t columns, T* __restrict out) {
   for (std::int64_t c = 0; c < shape.width; ++c) {
-    for (std::int64_t row = 0; row < shape.rows; ++row) out[c * kTile + row] = x[row * shape.stride + c];
-    for (std::int64_t row = shape.rows; row < kTile; ++row) out[c * kTile + row] = T{};
+    for (std::int64_t row = 0; row < shape.rows; ++row) out[c * columns + row] = x[row * shape.stride + c];
+    for (std::int64_t row = shape.rows; row < kTile; ++row) out[c * columns + row] = T{};
   }
 }
 
@@ -136,10 +170,10 @@ STAGECOACH_INLINE void store_turned_of(Strided shape, const float* __restrict x,
 
 }  // namespace
 
-STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, float* scores, float* p, RunningSoftmax running) {
+STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, const float* scores, float* p, RunningSoftmax running) {
   softmax_stretch_of(tile, scores, p, running);
 }
-STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, float* scores, BFloat* p, RunningSoftmax running) {
+STAGECOACH_CLONES void softmax_stretch(const ScoreTile& tile, const float* scores, BFloat* p, RunningSoftmax running) {
   softmax_stretch_of(tile, scores, p, running);
 }
 
@@ -174,11 +208,13 @@ STAGECOACH_CLONES void pack(Strided shape, const BFloat* x, std::int64_t columns
   }
 }
 
-STAGECOACH_CLONES void pack_transposed(Strided shape, const float* x, float* out) { turn_of(shape, x, out); }
+STAGECOACH_CLONES void pack_transposed(Strided shape, const float* x, std::int64_t columns, float* out) {
+  turn_of(shape, x, columns, out);
+}
 
-STAGECOACH_CLONES void pack_transposed(Strided shape, const BFloat* x, BFloat* out) {
+STAGECOACH_CLONES void pack_transposed(Strided shape, const BFloat* x, std::int64_t columns, BFloat* out) {
   for (std::int64_t c = 0; c < shape.width; c += 2) {
-    BFloat* __restrict pair = out + c * kTile;
+    BFloat* __restrict pair = out + c * columns;
     for (std::int64_t row = 0; row < shape.rows; ++row) {
       pair[2 * row] = x[row * shape.stride + c];
       pair[2 * row + 1] = x[row * shape.stride + c + 1];
@@ -187,8 +223,8 @@ STAGECOACH_CLONES void pack_transposed(Strided shape, const BFloat* x, BFloat* o
   }
 }
 
-STAGECOACH_CLONES void turn(Strided shape, const float* x, float* out) { turn_of(shape, x, out); }
-STAGECOACH_CLONES void turn(Strided shape, const BFloat* x, BFloat* out) { turn_of(shape, x, out); }
+STAGECOACH_CLONES void turn(Strided shape, const float* x, float* out) { turn_of(shape, x, kTile, out); }
+STAGECOACH_CLONES void turn(Strided shape, const BFloat* x, BFloat* out) { turn_of(shape, x, kTile, out); }
 
 STAGECOACH_CLONES void row_products(Strided shape, const float* x, const float* y, float* out) {
   row_products_of(shape, x, y, out);

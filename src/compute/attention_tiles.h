@@ -27,16 +27,16 @@ struct ScoreTile {
 };
 
 /// What softmax knows of each row so far (Milakov & Gimelshein 2018): the largest scaled score, the sum of exp(score − top), and
-/// what earlier sums must be multiplied by since the top rose.
+/// what earlier sums must be multiplied by since the top rose. Everything is taken as a power of two.
 struct RunningSoftmax {
-  float* top = nullptr;         // −inf before the first stretch
+  float* top = nullptr;         // in base 2, the score times log2 e; −inf before the first stretch
   float* sum = nullptr;
   float* correction = nullptr;
 };
 
-/// p = exp(scale · score − top), 0 for keys after the query and up to the stride's end. Uses up the scores.
-void softmax_stretch(const ScoreTile& tile, float* scores, float* p, RunningSoftmax running);
-void softmax_stretch(const ScoreTile& tile, float* scores, BFloat* p, RunningSoftmax running);
+/// p = exp(scale · score − top), 0 for keys after the query and up to the end of the last tile of keys, to which scores must reach.
+void softmax_stretch(const ScoreTile& tile, const float* scores, float* p, RunningSoftmax running);
+void softmax_stretch(const ScoreTile& tile, const float* scores, BFloat* p, RunningSoftmax running);
 
 /// Of one tile: the probabilities p again and ds = p · (dp − delta) · scale. A row of each is kTile long, and rows beyond the
 /// tile's are zero. `p_pairs` and `ds_pairs` are right sides [kTile queries, kTile keys]; `ds` is a left side.
@@ -60,9 +60,9 @@ struct Strided {
 void pack(Strided shape, const float* x, std::int64_t columns, float* out);
 void pack(Strided shape, const BFloat* x, std::int64_t columns, BFloat* out);
 
-/// xᵀ as a right side [width, kTile], zero beyond x's rows. The width is even.
-void pack_transposed(Strided shape, const float* x, float* out);
-void pack_transposed(Strided shape, const BFloat* x, BFloat* out);
+/// xᵀ as kTile columns of a right side [width, columns], zero beyond x's rows. The width is even.
+void pack_transposed(Strided shape, const float* x, std::int64_t columns, float* out);
+void pack_transposed(Strided shape, const BFloat* x, std::int64_t columns, BFloat* out);
 
 /// xᵀ as a left side [width, kTile], zero beyond x's rows.
 void turn(Strided shape, const float* x, float* out);
