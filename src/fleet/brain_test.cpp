@@ -253,6 +253,16 @@ TEST(Views, AStallOpensTheStepAgain) {
     c.pass(Duration::seconds(1));
     ASSERT_FALSE(c.find<StoreView>());
   }
+  for (std::uint32_t i = 0; i < 8; ++i) {  // a reduce over slow lines: a shard comes every 50 seconds, nothing else happens
+    for (int again = 0; again < 50; ++again) {
+      wire::Telemetry t;
+      t.attempt = c.brain.attempt();
+      t.reduced = i + 1;
+      c.say(1, t);
+      c.pass(Duration::seconds(1));
+    }
+    ASSERT_FALSE(c.find<StoreView>());
+  }
   c.pass(Duration::seconds(121));
   ASSERT_TRUE(c.find<StoreView>());
   EXPECT_THAT(c.find<StoreView>()->record.reason, HasSubstr("made no progress"));

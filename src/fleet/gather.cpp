@@ -165,7 +165,7 @@ void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
   worker.previous_at = worker.telemetry_at;
   worker.telemetry = telemetry;
   worker.telemetry_at = now_;
-  const auto moved = [](const wire::Telemetry& t) { return std::tie(t.attempt, t.version, t.forwarded, t.accepted, t.accumulated); };
+  const auto moved = [](const wire::Telemetry& t) { return std::tie(t.attempt, t.version, t.forwarded, t.accepted, t.accumulated, t.reduced); };
   // A device at work moves too; where it hangs, its own time-out finds it.
   if (telemetry.running_ns > 0 || moved(telemetry) != moved(worker.previous)) progress_at_ = now_;
 }

@@ -132,6 +132,12 @@ void Reduce::keep_sum(ShardIndex shard, Payload sums, Actions& out) {
   out.push_back(Whole{});
 }
 
+std::uint64_t Reduce::taken() const {
+  std::uint64_t out = sums_.size();
+  for (const auto& [shard, parts] : parts_) out += parts.size();
+  return out;
+}
+
 std::string Reduce::waiting_for() const {
   if (whole_) return "";
   std::uint64_t have = 0;

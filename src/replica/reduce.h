@@ -69,6 +69,8 @@ class Reduce {
   bool started() const { return started_; }
   bool whole() const { return whole_; }
   std::uint64_t shards() const { return shards_; }
+  /// Contributions and sums that are here: what grows while a reduce moves.
+  std::uint64_t taken() const;
   Slice slice(base::ShardIndex shard) const { return slice_of(options_.elements, shards_, shard); }
   /// True for a group of one: its accumulator is the sum, nothing is read, and sums() stays empty.
   bool alone() const { return options_.members.size() == 1; }

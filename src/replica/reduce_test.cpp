@@ -205,13 +205,16 @@ TEST(Reduce, RepeatsAndContradictions) {
   all.set(0);
   EXPECT_TRUE(reduce.bits_from(peer(0), all).empty());
   EXPECT_FALSE(any<Broken>(reduce.bits_from(peer(1), Bitmap(1))));
+  EXPECT_EQ(reduce.taken(), 0u);
   EXPECT_TRUE(reduce.part_from(peer(1), ShardIndex(0), words({1, 2})).empty());
   EXPECT_TRUE(reduce.part_from(peer(1), ShardIndex(0), words({1, 2})).empty());
+  EXPECT_EQ(reduce.taken(), 1u) << "a repeat is no progress";
   EXPECT_TRUE(any<AddParts>(reduce.shard_read(ShardIndex(0), words({10, 20}))));
   EXPECT_TRUE(reduce.shard_read(ShardIndex(0), words({10, 20})).empty()) << "added once";
   EXPECT_TRUE(any<SendSum>(reduce.parts_added(ShardIndex(0), words({11, 22}))));
   EXPECT_TRUE(any<Whole>(reduce.sum_from(peer(1), ShardIndex(1), words({5, 6}))));
   EXPECT_TRUE(reduce.sum_from(peer(1), ShardIndex(1), words({5, 6})).empty());
+  EXPECT_EQ(reduce.taken(), 4u);
   EXPECT_TRUE(any<Broken>(reduce.sum_from(peer(1), ShardIndex(1), words({5, 7}))));
 }
 

@@ -143,7 +143,7 @@ void expect_service_orders(std::set<std::string>& seen) {
   expect_order(object, seen, object.sha256, object.offset, object.bytes);
   const auto t = golden<Telemetry>();
   expect_order(t, seen, t.attempt, t.version, t.busy_ns, t.running_ns, t.service_max_ns, t.queued, t.offered,
-               t.accepted, t.forwarded, t.accumulated, t.committed, t.bytes_sent, t.bytes_received, t.waiting);
+               t.accepted, t.forwarded, t.accumulated, t.reduced, t.committed, t.bytes_sent, t.bytes_received, t.waiting);
   expect_order(golden<StatusRequest>(), seen);
   const auto status = golden<StatusReply>();
   expect_order(status, seen, status.json);

@@ -280,12 +280,13 @@ struct Telemetry {
   std::uint64_t service_max_ns = 0;      // longest operation finished so far
   std::uint32_t queued = 0;              // operations waiting for the device
   std::uint32_t offered = 0, accepted = 0, forwarded = 0, accumulated = 0;  // microbatches of open steps by furthest state
+  std::uint32_t reduced = 0;             // contributions and sums of open reduces that it holds
   std::uint64_t committed = 0;           // microbatches that it accumulated in steps that are committed
   std::uint64_t bytes_sent = 0, bytes_received = 0;
   std::string waiting;                   // what it waits for and why; empty = nothing
   template <class V> void fields(V& v) {
     v(attempt), v(version), v(busy_ns), v(running_ns), v(service_max_ns), v(queued), v(offered), v(accepted), v(forwarded);
-    v(accumulated), v(committed), v(bytes_sent), v(bytes_received), v.text(waiting, kTextMax);
+    v(accumulated), v(reduced), v(committed), v(bytes_sent), v(bytes_received), v.text(waiting, kTextMax);
   }
 };
 

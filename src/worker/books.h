@@ -60,6 +60,7 @@ using Books = std::map<base::Step, StepBooks>;
 /// Microbatches of all open steps by the furthest state they reached here.
 struct BookCounts {
   std::uint32_t offered = 0, accepted = 0, forwarded = 0, accumulated = 0;
+  std::uint32_t reduced = 0;  // contributions and sums of open reduces
 };
 BookCounts count(const Books& books);
 

@@ -209,6 +209,7 @@ BookCounts count(const Books& books) {
       else if (mb.down.named) ++counts.offered;
       else if (mb.forward == Work::done) ++counts.forwarded;
     }
+    counts.reduced += static_cast<std::uint32_t>(open.reduce->taken());
   }
   return counts;
 }

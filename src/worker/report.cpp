@@ -41,6 +41,7 @@ void Brain::send_telemetry() {
   t.queued = static_cast<std::uint32_t>(urgent_.size() + backward_ready_.size() + forward_ready_.size() + on_device_);
   const BookCounts counts = count(books_);
   t.offered = counts.offered, t.accepted = counts.accepted, t.forwarded = counts.forwarded, t.accumulated = counts.accumulated;
+  t.reduced = counts.reduced;
   t.committed = microbatches_committed_;
   t.bytes_sent = bytes_sent_, t.bytes_received = bytes_received_;
   t.waiting = waiting();
