@@ -36,15 +36,15 @@ STAGECOACH_INLINE void exponentials(const float* __restrict scores, std::int32_t
                                     float* __restrict sums) {
   if (seen == kKeys) {
     for (std::int32_t c = 0; c < kKeys; ++c) {
-      const float p = power_of_two(scores[c] * scale - top);
+      const float p = power_of_two<T>(scores[c] * scale - top);
       sums[c] += p;
-      store(p, out[c]);
+      store_factor(p, out[c]);
     }
   } else {
     for (std::int32_t c = 0; c < kKeys; ++c) {
-      const float x = power_of_two(scores[c] * scale - top), p = c < seen ? x : 0.0f;
+      const float x = power_of_two<T>(scores[c] * scale - top), p = c < seen ? x : 0.0f;
       sums[c] += p;
-      store(p, out[c]);
+      store_factor(p, out[c]);
     }
   }
 }
@@ -78,7 +78,7 @@ STAGECOACH_INLINE void softmax_stretch_of(const ScoreTile& tile, const float* __
     for (std::int64_t first = 0; first < tile.keys; first += kTile) {
       exponentials(in + first, seen_in_tile(seen - first), scale, top, out + first, sums);
     }
-    const float correction = running.top[row] == kLowest ? 0.0f : power_of_two(running.top[row] - top);
+    const float correction = running.top[row] == kLowest ? 0.0f : power_of_two<float>(running.top[row] - top);
     running.correction[row] = correction;
     running.sum[row] = running.sum[row] * correction + sum_of_tile(sums);
     running.top[row] = top;
@@ -96,8 +96,8 @@ STAGECOACH_INLINE void store_two_rows(const float* __restrict x, std::int64_t ro
 STAGECOACH_INLINE void store_two_rows(const float* __restrict x, std::int64_t row, BFloat* __restrict out) {
   BFloat* __restrict pair = out + row * kTile;
   for (std::int64_t c = 0; c < kTile; ++c) {
-    store(x[c], pair[2 * c]);
-    store(x[kTile + c], pair[2 * c + 1]);
+    store_factor(x[c], pair[2 * c]);
+    store_factor(x[kTile + c], pair[2 * c + 1]);
   }
 }
 
@@ -119,14 +119,14 @@ STAGECOACH_INLINE void tile_gradients_of(const ScoreTile& tile, const TileGradie
       const float lse = in.lse[row + k] * kLog2OfE, delta = in.delta[row + k];
       const auto seen = static_cast<std::int32_t>(seen_keys(tile, row + k));
       for (std::int32_t c = 0; c < static_cast<std::int32_t>(kTile); ++c) {
-        const float x = power_of_two(score[c] * exponent_scale - lse);
+        const float x = power_of_two<T>(score[c] * exponent_scale - lse);
         p_row[c] = c < seen ? x : 0.0f;
         gradient_row[c] = c < seen ? x * (dp[c] - delta) * scale : 0.0f;
       }
     }
     store_two_rows(p, row, p_pairs);
     store_two_rows(gradient, row, ds_pairs);
-    for (std::int64_t c = 0; c < 2 * kTile; ++c) store(gradient[c], ds[row * kTile + c]);
+    for (std::int64_t c = 0; c < 2 * kTile; ++c) store_factor(gradient[c], ds[row * kTile + c]);
   }
 }
 

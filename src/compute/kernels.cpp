@@ -63,7 +63,7 @@ STAGECOACH_INLINE void gate_forward_of(Rows shape, const T* __restrict ab, T* __
     T* __restrict out = y + row * shape.width;
     for (std::int64_t i = 0; i < shape.width; ++i) {
       const float left = load(a[i]), right = load(b[i]);
-      store(left * sigmoid(left) * right, out[i]);
+      store(left * sigmoid<T>(left) * right, out[i]);
     }
   }
 }
@@ -76,7 +76,7 @@ STAGECOACH_INLINE void gate_backward_of(Rows shape, T* __restrict ab, const T* _
     const T* __restrict g = dy + row * shape.width;
     T* __restrict out = y + row * shape.width;
     for (std::int64_t i = 0; i < shape.width; ++i) {
-      const float left = load(a[i]), right = load(b[i]), gradient = load(g[i]), s = sigmoid(left);
+      const float left = load(a[i]), right = load(b[i]), gradient = load(g[i]), s = sigmoid<T>(left);
       store(left * s * right, out[i]);
       store(gradient * (left * s), b[i]);
       store(gradient * right * (s * (1.0f + left * (1.0f - s))), a[i]);
@@ -88,14 +88,14 @@ template <class T>
 STAGECOACH_INLINE void silu_forward_of(std::int64_t count, const T* __restrict x, T* __restrict y) {
   for (std::int64_t i = 0; i < count; ++i) {
     const float in = load(x[i]);
-    store(in * sigmoid(in), y[i]);
+    store(in * sigmoid<T>(in), y[i]);
   }
 }
 
 template <class T>
 STAGECOACH_INLINE void silu_backward_of(std::int64_t count, const T* __restrict x, T* __restrict dy, T* __restrict y) {
   for (std::int64_t i = 0; i < count; ++i) {
-    const float in = load(x[i]), s = sigmoid(in);
+    const float in = load(x[i]), s = sigmoid<T>(in);
     store(in * s, y[i]);
     store(load(dy[i]) * (s * (1.0f + in * (1.0f - s))), dy[i]);
   }
