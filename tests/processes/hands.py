@@ -14,7 +14,7 @@ STEPS = 150
 
 class Hands(runs.ProcessTest):
     def coordinate(self, run, **changes):
-        program = self.start("coordinate", "--plain", *self.settings(run, network__listen="127.0.0.1:0", schedule__steps=STEPS, **changes),
+        program = self.start("coordinate", "--plain", *self.settings(run, network__listen="127.0.0.1:0", **{"schedule__steps": STEPS, **changes}),
                              name=f"{run}-coordinator")
         link_file = self.folder / run / "link"
         runs.wait_until(lambda: link_file.exists() and link_file.read_text().endswith("\n"), lambda: program.output())
@@ -116,6 +116,21 @@ class Hands(runs.ProcessTest):
             self.start("join", link, "--key", place / "key", "--cache", place / "cache", name=f"again-{i}")
         self.finish(coordinator)
         self.assert_equal_bits(runs.Outcome(self.folder / "run"), reference, "a coordinator that died and came back")
+
+    def test_asked_to_stop_as_it_ends(self):
+        """A request that comes with the last step, or after it, takes nothing back: the run is complete, and its exit status says so."""
+        for run, sign in (("last-step", "committed"), ("after-it", "finished")):
+            coordinator, link = self.coordinate(run, layout__stages=2, layout__replicas=1, schedule__steps=8)
+            workers = [self.join(link, f"{run}-{i}") for i in range(2)]
+            if sign == "committed":
+                self.wait_for_step(coordinator, run, 8)
+            else:
+                runs.wait_until(lambda: sign in coordinator.output() or not coordinator.running(), lambda: coordinator.output())
+            coordinator.signal(signal.SIGINT)
+            self.finish(coordinator)
+            self.assertIn("finished: the run is complete", coordinator.output())
+            for worker in workers:
+                self.finish(worker)
 
     def test_stop_and_resume(self):
         """`coordinate` stops with a checkpoint and names its own command; its workers end with it, and new ones go on."""
