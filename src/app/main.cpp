@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "app/account.h"
 #include "app/data_command.h"
 #include "app/explain.h"
 #include "app/generate.h"
@@ -81,6 +82,9 @@ int main(int argc, char** argv) {
   app::SimulateOptions simulate;
   CLI::App* simulate_command = app::add_simulate_command(cli, simulate);
 
+  app::AccountOptions account;
+  CLI::App* account_command = app::add_account_command(cli, account);
+
   app::DataOptions data;
   CLI::App* data_command = app::add_data_command(cli, data);
 
@@ -106,6 +110,7 @@ int main(int argc, char** argv) {
   if (data_command->parsed()) return app::run_data(*data_command, data, std::cout, std::cerr);
   if (model_command->parsed()) return app::run_model(model, std::cout, std::cerr);
   if (simulate_command->parsed()) return app::run_simulate(simulate, std::cout, std::cerr);
+  if (account_command->parsed()) return app::run_account(account, std::cout, std::cerr);
   if (generate_command->parsed()) return app::run_generate(generate, std::cout, std::cerr);
   return 1;
 }

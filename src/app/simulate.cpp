@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "app/account_text.h"
 #include "model/arithmetic.h"
 
 namespace stagecoach::app {
@@ -146,10 +147,7 @@ base::Result<Plan> plan_of(const Scenario& scenario) {
   return plan;
 }
 
-double SimulateReport::tokens_per_s() const {
-  const double span = forecast.account.span.seconds_f64();
-  return span > 0 ? static_cast<double>(forecast.account.tokens) / span : 0;
-}
+double SimulateReport::tokens_per_s() const { return app::tokens_per_s(forecast.account); }
 
 std::optional<double> SimulateReport::mfu() const {
   double peak = 0, per_token = 0;
@@ -164,8 +162,7 @@ std::optional<double> SimulateReport::mfu() const {
 }
 
 double SimulateReport::flush_arithmetic() const {
-  const double others = static_cast<double>(plan.split.size()) - 1;
-  return others / (static_cast<double>(plan.config.batch.microbatches) / static_cast<double>(plan.replicas) + others);
+  return app::flush_arithmetic(plan.split.size(), plan.config.batch.microbatches, plan.replicas);
 }
 
 double SimulateReport::per_worker_hour(const std::vector<std::uint64_t>& bytes) const {

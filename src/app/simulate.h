@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct SimulateOptions {
   std::string scenario;
   std::optional<std::uint64_t> seed;
   bool json = false;
+  std::string prepare;  // a folder for what the lab needs to run the scenario; empty = simulate it
 };
 
 CLI::App* add_simulate_command(CLI::App& app, SimulateOptions& options);
@@ -36,6 +38,11 @@ int run_simulate(const SimulateOptions& options, std::ostream& out, std::ostream
 ///
 /// errors: invalid_argument  something that the planner cannot follow, with what to change
 base::Result<world::sim::Plan> plan_of(const Scenario& scenario);
+
+/// Writes for the lab what the scenario means: config.toml, with the preset spelled out, and devices/HOST.toml for each paced host.
+///
+/// errors: invalid_argument  hosts of which some are paced and some are not · those of writing files
+base::Result<void> prepare_scenario(const Scenario& scenario, const std::filesystem::path& folder);
 
 /// What was simulated and what it came to, beside the arithmetic that it is compared with.
 struct SimulateReport {
@@ -55,8 +62,5 @@ struct SimulateReport {
 };
 std::string report_text(const SimulateReport& report);
 std::string report_json(const SimulateReport& report);
-
-/// The parts in hundredths of a percent, rounded so that they add up to 10,000; all zero where there is no time.
-std::vector<int> hundredths(const observe::Parts& parts);
 
 }  // namespace stagecoach::app

@@ -18,6 +18,7 @@ CLI::App* add_simulate_command(CLI::App& app, SimulateOptions& options) {
   command->add_option("scenario", options.scenario, "a TOML file (docs/formats/scenario.md)")->required();
   command->add_option("--seed", options.seed, "instead of the scenario's");
   command->add_flag("--json", options.json, "one JSON object (docs/SIMULATE.md)");
+  command->add_option("--prepare", options.prepare, "simulate nothing: write the run's settings and its paced devices into this folder, for lab/run");
   return command;
 }
 
@@ -27,6 +28,11 @@ int run_simulate(const SimulateOptions& options, std::ostream& out, std::ostream
   if (!loaded.ok()) return kRefused;
   Scenario& scenario = loaded.scenario;
   if (options.seed) scenario.seed = *options.seed;
+  if (!options.prepare.empty()) {
+    const auto written = prepare_scenario(scenario, options.prepare);
+    if (!written) err << "stagecoach: " << options.scenario << ": " << written.error().message << "\n";
+    return written ? 0 : kRefused;
+  }
   const auto plan = plan_of(scenario);
   if (!plan) {
     err << "stagecoach: " << options.scenario << ": " << plan.error().message << "\n";

@@ -3,22 +3,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "app/account_text.h"
 #include "app/simulate.h"
 
 namespace stagecoach::app {
 namespace {
 
-using base::Duration;
 using nlohmann::ordered_json;
-using observe::Parts;
 using world::sim::kTrafficKinds;
 using world::sim::kTrafficNames;
-
-ordered_json parts_json(const Parts& parts) {
-  ordered_json out;
-  for (std::size_t i = 0; i < Parts::kCount; ++i) out[Parts::kNames[i]] = parts.time[i].ns();
-  return out;
-}
 
 ordered_json traffic_json(const SimulateReport& report) {
   ordered_json out;
@@ -29,20 +22,6 @@ ordered_json traffic_json(const SimulateReport& report) {
                              {"p50_ns", traffic.latency.quantile(0.5).ns()},
                              {"p99_ns", traffic.latency.quantile(0.99).ns()}};
   }
-  return out;
-}
-
-ordered_json incidents_json(const SimulateReport& report) {
-  ordered_json out = ordered_json::array();
-  const auto optional = [](const std::optional<Duration>& d) { return d ? ordered_json(d->ns()) : ordered_json(nullptr); };
-  for (const auto& each : report.forecast.account.incidents)
-    out.push_back({{"at_ns", (each.at - base::Instant() - report.forecast.began).ns()},
-                   {"event", each.what},
-                   {"attempts", each.attempts},
-                   {"to_work_ns", optional(each.to_work)},
-                   {"to_commit_ns", optional(each.to_commit)},
-                   {"repeated_ns", each.repeated.ns()},
-                   {"repeated_works", each.repeated_works}});
   return out;
 }
 
@@ -61,17 +40,10 @@ std::string report_json(const SimulateReport& report) {
   out["tokens_per_microbatch"] = report.plan.config.batch.tokens_per_microbatch();
   out["bulk_scale"] = report.plan.bulk_scale;
   out["ended"] = forecast.ended.empty() ? ordered_json(nullptr) : ordered_json(forecast.ended);
-  out["steps"] = account.steps;
-  out["span_ns"] = account.span.ns();
-  out["tokens"] = account.tokens;
-  out["tokens_per_s"] = report.tokens_per_s();
+  add_account(account, base::Instant() + forecast.began, out);
   const auto mfu = report.mfu();
   out["mfu"] = mfu ? ordered_json(*mfu) : ordered_json(nullptr);
-  out["busy"] = account.all.share(Parts::busy);
   out["flush_arithmetic"] = report.flush_arithmetic();
-  out["device_ns"] = parts_json(account.all);
-  out["stage_device_ns"] = ordered_json::array();
-  for (const Parts& stage : account.stages) out["stage_device_ns"].push_back(parts_json(stage));
   out["boundaries"] = ordered_json::array();
   for (std::size_t s = 0; s + 1 < report.plan.stages.size(); ++s)
     out["boundaries"].push_back({{"tensor_bytes", report.plan.stages[s].boundary_bytes},
@@ -81,12 +53,9 @@ std::string report_json(const SimulateReport& report) {
   out["worker_down_bytes_per_hour"] = report.per_worker_hour(forecast.down);
   out["reduce_bytes_each_way"] = report.reduce_bytes();
   out["traffic"] = traffic_json(report);
-  out["attempts"] = account.attempts;
   out["checkpoints"] = forecast.checkpoints;
   out["workers_lost"] = forecast.workers_lost;
   out["resumes"] = forecast.resumes;
-  out["repeated_ns"] = account.repeated.ns();
-  out["incidents"] = incidents_json(report);
   out["events"] = forecast.events;
   out["log_hash"] = fmt::format("{:016x}", forecast.log_hash);
   return out.dump(2) + "\n";

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <sstream>
 
+#include "app/account_text.h"
 #include "base/prng.h"
 #include "model/arithmetic.h"
 

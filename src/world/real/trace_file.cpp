@@ -17,11 +17,28 @@ base::Result<TraceFile> TraceFile::create(const std::filesystem::path& path, con
   return TraceFile(file);
 }
 
-TraceFile::TraceFile(std::FILE* file) : file_(file) {
-  timespec t{};
-  ::clock_gettime(CLOCK_REALTIME, &t);
-  since_1970_ = base::Instant::from_ns(t.tv_sec * 1'000'000'000ll + t.tv_nsec) - monotonic_now();
+namespace {
+
+/// What the monotonic clock lacks to 1970. The tightest of several looks: a process that is interrupted between two clocks is off by as much,
+/// and traces of several processes are laid beside each other.
+base::Duration since_1970() {
+  constexpr int kLooks = 20;
+  base::Duration best, tightest = base::Duration::seconds(1);
+  for (int i = 0; i < kLooks; ++i) {
+    timespec t{};
+    const base::Instant before = monotonic_now();
+    ::clock_gettime(CLOCK_REALTIME, &t);
+    const base::Duration gap = monotonic_now() - before;
+    if (gap >= tightest) continue;
+    tightest = gap;
+    best = base::Instant::from_ns(t.tv_sec * 1'000'000'000ll + t.tv_nsec) - before;
+  }
+  return best;
 }
+
+}  // namespace
+
+TraceFile::TraceFile(std::FILE* file) : file_(file), since_1970_(since_1970()) {}
 
 void TraceFile::write(base::Instant at, observe::TraceEvent event) {
   // Times of one file have one offset: a clock that is set meanwhile does not bend the run.
