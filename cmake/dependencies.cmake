@@ -21,7 +21,9 @@ find_library(STAGECOACH_SENTENCEPIECE_TRAIN sentencepiece_train REQUIRED)
 # Linking with mold and compiling through ccache where they are there: both only save time.
 find_program(STAGECOACH_MOLD mold)
 if(STAGECOACH_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)
-  add_link_options(-fuse-ld=mold)
+  # Without it mold 1.10 may put the only thread-local data at the end of a page that is not mapped, where the code happens to end
+  # so: such a program does not start ("cannot apply additional memory protection after relocation").
+  add_link_options(-fuse-ld=mold -Wl,-z,separate-loadable-segments)
 endif()
 find_program(STAGECOACH_CCACHE ccache)
 if(STAGECOACH_CCACHE)
