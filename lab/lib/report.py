@@ -26,6 +26,11 @@ def figures(result):
     yield "seconds from the first to the last step", result["seconds"]
     yield "seconds a step, median", result["step_s"]
     yield "tokens/s", result["tokens_per_s"]
+    account = result.get("account")
+    for part in ("busy", "flush", "pace", "network", "reduce", "recovery", "other"):
+        yield f"device time: {part}, %", account and 100 * account["device_ns"][part] / max(1, sum(account["device_ns"].values()))
+    yield "flush by arithmetic, %", account and 100 * account["flush_arithmetic"]
+    yield "bulk scale", account and account["bulk_scale"]
     yield "workers lost", result["workers_lost"]
     yield "attempts", result["attempts"]
     yield "sent by a worker, MB, mean", sum(sums["sent_bytes"] for sums in workers) / max(1, len(workers)) / MB
@@ -33,8 +38,11 @@ def figures(result):
     yield "packets dropped at full queues", sum(sums["dropped_packets"] for sums in result["traffic"].values())
 
 
-def show(result):
+def show(result, account=""):
+    """`account`: the text of where the devices' time went."""
     print()
+    if account:
+        print(account)
     table.show((result["scenario"], ""), [(what, text(value, 5)) for what, value in figures(result)])
     if result["timeline"]:
         print()

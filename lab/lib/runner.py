@@ -1,6 +1,6 @@
 """Runs a scenario: the real program in namespaces, its timeline, what it left behind.
 
-In:   a Scenario, a folder for everything, settings over the scenario's. Out: result.json in that folder; logs and the run's own folder beside it.
+In:   a Scenario, a folder for everything. Out: result.json in that folder; logs and the run's own folder beside it.
 """
 
 import json
@@ -13,7 +13,7 @@ import tomllib
 
 from lab.lib import measure, network, programs
 from lab.lib.network import Refusal
-from lab.lib.scenario import COORDINATOR, Event, road_words
+from lab.lib.scenario import COORDINATOR, Event, road_words, toml_text
 
 PORT = 4433
 GATHER_PATIENCE_S = 300
@@ -29,16 +29,6 @@ MOVED_TO = "10.77.250."  # addresses that no host begins with
 def undoing(event, now_s):
     """What ends an event that was to last a while."""
     return Event(now_s + event.for_s, {"stop": "continue"}.get(event.do, UNDO), event.hosts, event.others)
-
-
-def toml_of(config):
-    """A run's settings as the program reads them: tables of plain values and lists."""
-    def value(item):
-        return json.dumps(item) if not isinstance(item, list) else f"[{', '.join(map(json.dumps, item))}]"
-    lines = []
-    for name, table in config.items():
-        lines += [f"[{name}]", *(f"{key} = {value(item)}" for key, item in table.items())]
-    return "\n".join(lines) + "\n"
 
 
 class EventLog:
@@ -72,8 +62,8 @@ class EventLog:
 
 
 class Runner:
-    def __init__(self, scenario, folder, settings, say):
-        self.scenario, self.folder, self.settings, self.say = scenario, folder, settings, say
+    def __init__(self, scenario, folder, say):
+        self.scenario, self.folder, self.say = scenario, folder, say
         self.emulator, self.program = programs.built("lab_emulator", "stagecoach")
         self.run_folder = folder / "run"
         self.log = EventLog(self.run_folder / "events.jsonl")
@@ -83,8 +73,7 @@ class Runner:
 
     def run(self):
         """Returns the result, which also lies in result.json."""
-        if "preset" in self.scenario.config:
-            raise Refusal("the lab runs the settings that [config] spells out; a preset's workers need paced devices, which this program has not")
+        self.prepare()
         with network.Network(self.emulator, self.scenario.seed) as self.net:
             for host in self.scenario.hosts():
                 self.net.host(host.name, host.address, host.words())
@@ -96,8 +85,17 @@ class Runner:
             code = self.follow()
             return self.result(code, self.net.counts())
 
+    def prepare(self):
+        """Writes what the programs read: the scenario as it is run, the run's settings, the paced devices."""
+        path = self.folder / "scenario.toml"
+        path.write_text(toml_text(self.scenario.text) + "\n", encoding="utf-8")
+        (self.folder / "config.toml").write_text(toml_text(self.scenario.config) + "\n", encoding="utf-8")
+        if self.scenario.paced or "preset" in self.scenario.config:
+            done = subprocess.run([self.program, "simulate", path, "--prepare", self.folder], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise Refusal(done.stderr.strip())
+
     def start_all(self):
-        (self.folder / "config.toml").write_text(toml_of(self.scenario.config), encoding="utf-8")
         self.start(self.scenario.coordinator)
         link_path = self.run_folder / "link"
         measure.wait_until(lambda: link_path.exists() or self.ended(COORDINATOR), "the join link", GATHER_PATIENCE_S)
@@ -119,11 +117,13 @@ class Runner:
             if not resume:
                 settings |= {"run.dir": self.run_folder, "data.shard_cache": self.folder / "shards", "network.join_deadline_s": GATHER_PATIENCE_S}
             words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-            words += [word for setting in ([] if resume else self.settings) for word in ("--set", setting)]
         else:
             link = (self.run_folder / "link").read_text(encoding="utf-8").strip()
-            words = [self.program, "join", link, "--key", folder / "key", "--log", folder / "log", "--cache", self.folder / "cache", "--device", host.device]
-        if host.slowdown > 1:
+            device = f"paced:{self.folder / 'devices' / host.name}.toml" if self.scenario.paced else host.device
+            trace = folder / f"trace-{len(list(folder.glob('trace-*')))}"
+            words = [self.program, "join", link, "--key", folder / "key", "--log", folder / "log", "--cache", self.folder / "cache", "--device", device,
+                     "--trace", trace]
+        if host.slowdown > 1 and not self.scenario.paced:
             words = ["nice", "-n", str(round(math.log(host.slowdown, NICE_BASE))), *words]
         with open(folder / "output", "ab") as output:
             self.processes[host.name] = self.net.popen(host.name, words, cwd=programs.ROOT, stdout=output, stderr=subprocess.STDOUT)
@@ -214,7 +214,7 @@ class Runner:
     def result(self, code, counts):
         result = {"scenario": self.scenario.name, "what": self.scenario.what, "stages": self.scenario.stages, "replicas": self.scenario.replicas,
                   "exit": code, "exits": {name: process.poll() for name, process in self.processes.items()}, **self.outcome(),
-                  "timeline": self.recoveries(), "traffic": self.traffic(counts)}
+                  "timeline": self.recoveries(), "traffic": self.traffic(counts), "account": self.account()}
         (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return result
 
@@ -243,6 +243,20 @@ class Runner:
             return 0
         batch = tomllib.loads(path.read_text(encoding="utf-8"))["batch"]
         return batch["sequences"] * batch["tokens"] * batch["microbatches"]
+
+    def account(self):
+        """Where the devices' time went: `stagecoach account`, whose text lies in account.txt. None where it has nothing to tell."""
+        struck = self.folder / "struck"
+        struck.write_text("".join(json.dumps({"time_ms": int(event["time_ms"]), "what": f"{event['do']} {', '.join(event['who'])}"}) + "\n" for event in self.done),
+                          encoding="utf-8")
+        traces = [path for worker in self.scenario.workers for path in sorted((self.folder / worker.name).glob("trace-*")) if path.stat().st_size > 0]
+        if not traces:
+            return None
+        words = [self.program, "account", self.run_folder, *traces, "--struck", struck]
+        text = subprocess.run(words, capture_output=True, text=True, check=False)
+        (self.folder / "account.txt").write_text(text.stdout + text.stderr, encoding="utf-8")
+        told = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+        return json.loads(told.stdout) if told.stdout else None
 
     def recoveries(self):
         """Each event of the timeline with the time until the next step was committed."""

@@ -1,10 +1,11 @@
 """Scenarios: who stands where, which roads lie between them, what happens when (docs/formats/scenario.md).
 
 In:   a TOML file. Out: a checked Scenario in the emulator's terms, or a Refusal that names the key.
-What only the planner needs ([simulate], [devices], bulk_scale) is passed over here.
+What only the program reads ([simulate], [devices], bulk_scale) is handed on to it in `text`.
 """
 
 import dataclasses
+import json
 import pathlib
 import re
 import tomllib
@@ -74,6 +75,11 @@ class Scenario:
     roads: dict             # {(name, name): settings of both directions}
     events: list
     churn: dict | None
+    text: dict              # the scenario as it is run: of the asked size, with its settings
+
+    @property
+    def paced(self):
+        return any(worker.device.startswith("paced:") for worker in self.workers)
 
     def hosts(self):
         return [self.coordinator, *self.workers]
@@ -235,7 +241,49 @@ def size_of(config, size, workers):
     return stages, replicas
 
 
-def load(path, size=None):
+def with_settings(text, settings):
+    """Puts "group.key=value" into [config], and "scenario.key=value" into [scenario]."""
+    for setting in settings:
+        mark = re.fullmatch(r"([a-z_]+)\.([a-z_0-9]+)=(.*)", setting)
+        if not mark:
+            raise Refusal(f"--set {setting}: expected group.key=value, such as batch.microbatches=16 or scenario.duration=5min")
+        try:
+            value = tomllib.loads(f"value = {mark[3]}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = mark[3]  # a text without its quotes
+        group = text.setdefault("scenario", {}) if mark[1] == "scenario" else text.setdefault("config", {}).setdefault(mark[1], {})
+        group[mark[2]] = value
+
+
+def toml_text(table, name=""):
+    """A table as TOML: its values first, its tables after them."""
+    def value(item):
+        return f"[{', '.join(map(value, item))}]" if isinstance(item, list) else json.dumps(item, ensure_ascii=False)
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{key} = {value(item)}" for key, item in table.items() if not isinstance(item, dict) and not is_tables(item)]
+    for key, item in table.items():
+        inner = f"{name}.{key}" if name else key
+        if isinstance(item, dict):
+            lines += ["", toml_text(item, inner)]
+        elif is_tables(item):
+            for each in item:
+                lines += ["", f"[[{inner}]]", toml_text(each)]
+    return "\n".join(lines)
+
+
+def is_tables(item):
+    return isinstance(item, list) and bool(item) and all(isinstance(each, dict) for each in item)
+
+
+def resized(text, workers):
+    """The scenario with these workers alone, each a group of its own, in their order."""
+    groups = {host["name"] + (f"-{number}" if host.get("count", 1) > 1 else ""): host
+              for host in text.get("hosts", []) for number in range(1, host.get("count", 1) + 1)}
+    hosts = [{**{key: value for key, value in groups[worker.name].items() if key != "count"}, "name": worker.name} for worker in workers]
+    return {**text, "scenario": {**text["scenario"], "deal": "in-order"}, "hosts": hosts}
+
+
+def load(path, size=None, settings=()):
     """Reads and checks the file."""
     path = pathlib.Path(path)
     try:
@@ -245,6 +293,7 @@ def load(path, size=None):
     except tomllib.TOMLDecodeError as error:
         raise Refusal(f"{path}: {error}") from None
     refuse_unknown(text, TABLES, str(path))
+    with_settings(text, settings)
     about = text.get("scenario", {})
     refuse_unknown(about, ABOUT, "[scenario]")
     if "what" not in about or not {"steps", "duration"} & set(about):
@@ -266,4 +315,4 @@ def load(path, size=None):
     return Scenario(path.stem, about["what"], about.get("seed", 1), about.get("steps"),
                     seconds(about["duration"], "[scenario] duration") if "duration" in about else None, config, stages, replicas, coordinator,
                     workers, roads_of(text, hosts, trips), [event_of(table, hosts, f"[[events]] {number}") for number, table in enumerate(text.get("events", []), 1)],
-                    churn)
+                    churn, resized(text, workers))
