@@ -238,12 +238,12 @@ STAGECOACH_CLONES void cross_entropy(Rows shape, BFloat* logits, const std::int6
 STAGECOACH_CLONES void add_row(std::int64_t width, const float* row, float* sums) { add_row_of(width, row, sums); }
 STAGECOACH_CLONES void add_row(std::int64_t width, const BFloat* row, float* sums) { add_row_of(width, row, sums); }
 
-void transpose(Rows shape, const BFloat* x, BFloat* y) {
+void transpose(Rows shape, ColumnRange columns, const BFloat* x, BFloat* y) {
   // Strips of 32 columns: whole cache lines are read, and 32 rows are written at a time.
   constexpr std::int64_t kStrip = 32;
-  const std::int64_t rows = shape.rows - shape.rows % 8, columns = shape.width - shape.width % 8;
-  for (std::int64_t strip = 0; strip < columns; strip += kStrip) {
-    const std::int64_t end = strip + kStrip < columns ? strip + kStrip : columns;
+  const std::int64_t rows = shape.rows - shape.rows % 8, whole = columns.last - (columns.last - columns.first) % 8;
+  for (std::int64_t strip = columns.first; strip < whole; strip += kStrip) {
+    const std::int64_t end = strip + kStrip < whole ? strip + kStrip : whole;
     for (std::int64_t row = 0; row < rows; row += 8) {
       for (std::int64_t column = strip; column < end; column += 8) {
         transpose_8x8(x + row * shape.width + column, shape.width, y + column * shape.rows + row, shape.rows);
@@ -251,7 +251,7 @@ void transpose(Rows shape, const BFloat* x, BFloat* y) {
     }
   }
   for (std::int64_t row = 0; row < shape.rows; ++row) {
-    for (std::int64_t column = row < rows ? columns : 0; column < shape.width; ++column) {
+    for (std::int64_t column = row < rows ? whole : columns.first; column < columns.last; ++column) {
       y[column * shape.rows + row] = x[row * shape.width + column];
     }
   }

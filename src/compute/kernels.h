@@ -76,8 +76,14 @@ enum class LossOutput : std::uint8_t { loss, loss_and_gradient };
 void cross_entropy(Rows shape, float* logits, const std::int64_t* labels, LossOutput output, double* losses);
 void cross_entropy(Rows shape, BFloat* logits, const std::int64_t* labels, LossOutput output, double* losses);
 
-/// y[width, rows] = x[rows, width]ᵀ. bf16's products want a transposed left side in memory.
-void transpose(Rows shape, const BFloat* x, BFloat* y);
+/// Columns first … last − 1.
+struct ColumnRange {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+};
+
+/// y[width, rows] = x[rows, width]ᵀ, of these columns of x. bf16's products want a transposed left side in memory.
+void transpose(Rows shape, ColumnRange columns, const BFloat* x, BFloat* y);
 
 /// sums[width] += row, in fp32.
 void add_row(std::int64_t width, const float* row, float* sums);

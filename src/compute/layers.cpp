@@ -94,16 +94,16 @@ at::Tensor layer(const model::ModelConfig& model, const LayerWeights& weights, c
     hidden_TD.narrow(1, 0, stream.size(1)).add_(stream);
     if (looks) hidden_TD.add_(view_TD);
   } else {
-    hidden_TD = at::addmm(stream, attended.out_TD, weights.wo_DD.value.t());
+    hidden_TD = product(attended.out_TD, weights.wo_DD.value, stream);
   }
   NormOutput ffn_normed = rms_norm(hidden_TD, weights.ffn_norm_D.value, model.norm_eps);
   at::Tensor ab = product(ffn_normed.y_TD, weights.w12_2FD.value), branch_TD, out;
   const at::Tensor gated_TF = gate(ab);
   if (weights.encode_KD.defined()) {
     branch_TD = product(gated_TF, weights.w3_DF.value);
-    out = at::addmm(hidden_TD.narrow(1, 0, weights.encode_KD.value.size(0)), silu_forward(branch_TD), weights.encode_KD.value.t());
+    out = product(silu_forward(branch_TD), weights.encode_KD.value, hidden_TD.narrow(1, 0, weights.encode_KD.value.size(0)));
   } else {
-    out = at::addmm(hidden_TD, gated_TF, weights.w3_DF.value.t());
+    out = product(gated_TF, weights.w3_DF.value, hidden_TD);
   }
   if (kept != nullptr) {
     *kept = {stream,    wide_TD, std::move(attention_normed), qkv_TP, std::move(attended), hidden_TD, std::move(ffn_normed), ab,
@@ -121,17 +121,17 @@ base::Result<at::Tensor> layer_backward(const model::ModelConfig& model, const L
   // The feed-forward half: back through the branch to the hidden stream.
   at::Tensor branch_gradient_TD = out_gradient;
   if (weights.encode_KD.defined()) {
-    branch_gradient_TD = at::mm(out_gradient, weights.encode_KD.value);
+    branch_gradient_TD = input_gradient(out_gradient, weights.encode_KD.value);
     const at::Tensor active_TD = silu_backward(kept.branch_TD, branch_gradient_TD);
     RETURN_IF_ERROR(sink.add(weights.encode_KD.offset, weight_gradient(out_gradient, active_TD)));
   }
   {
-    const at::Tensor gated_TF = gate_backward(kept.ab, at::mm(branch_gradient_TD, weights.w3_DF.value));
+    const at::Tensor gated_TF = gate_backward(kept.ab, input_gradient(branch_gradient_TD, weights.w3_DF.value));
     RETURN_IF_ERROR(sink.add(weights.w3_DF.offset, weight_gradient(branch_gradient_TD, gated_TF)));
   }
   RETURN_IF_ERROR(sink.add(weights.w12_2FD.offset, weight_gradient(kept.ab, kept.ffn_normed.y_TD)));
   NormGradients normed = rms_norm_backward(kept.hidden_TD, weights.ffn_norm_D.value, kept.ffn_normed.rstd_T,
-                                           at::mm(kept.ab, weights.w12_2FD.value), out_gradient);
+                                           input_gradient(kept.ab, weights.w12_2FD.value), out_gradient);
   RETURN_IF_ERROR(sink.add(weights.ffn_norm_D.offset, normed.weight_D));
   const at::Tensor hidden_gradient_TD = std::move(normed.x_TD);
   kept.ab.reset();
@@ -139,11 +139,11 @@ base::Result<at::Tensor> layer_backward(const model::ModelConfig& model, const L
   // The attention half.
   RETURN_IF_ERROR(sink.add(weights.wo_DD.offset, weight_gradient(hidden_gradient_TD, kept.attention.out_TD)));
   at::Tensor qkv_gradient_TP =
-      attention_backward(heads, kept.qkv_TP, kept.attention, at::mm(hidden_gradient_TD, weights.wo_DD.value));
+      attention_backward(heads, kept.qkv_TP, kept.attention, input_gradient(hidden_gradient_TD, weights.wo_DD.value));
   rotate(heads, rotation, Turn::back, qkv_gradient_TP);
   RETURN_IF_ERROR(sink.add(weights.wqkv_PD.offset, weight_gradient(qkv_gradient_TP, kept.attention_normed.y_TD)));
   normed = rms_norm_backward(kept.wide_TD, weights.attention_norm_D.value, kept.attention_normed.rstd_T,
-                             at::mm(qkv_gradient_TP, weights.wqkv_PD.value), receives ? at::Tensor() : hidden_gradient_TD);
+                             input_gradient(qkv_gradient_TP, weights.wqkv_PD.value), receives ? at::Tensor() : hidden_gradient_TD);
   RETURN_IF_ERROR(sink.add(weights.attention_norm_D.offset, normed.weight_D));
   if (!receives) return normed.x_TD;
 
@@ -157,7 +157,7 @@ base::Result<at::Tensor> layer_backward(const model::ModelConfig& model, const L
     RETURN_IF_ERROR(sink.add(weights.token_embed_Vr.offset, found.embed_Vr));
     RETURN_IF_ERROR(sink.add(weights.token_mix_DM.offset, found.mix_DM));
   }
-  return at::addmm(hidden_gradient_TD.narrow(1, 0, kept.stream.size(1)), wide_gradient_TD, weights.decode_DK.value);
+  return input_gradient(wide_gradient_TD, weights.decode_DK.value, hidden_gradient_TD.narrow(1, 0, kept.stream.size(1)));
 }
 
 std::vector<at::Tensor> LayerKept::tensors() const {

@@ -39,9 +39,42 @@ void over_rows(std::int64_t rows, std::int64_t width, Work&& work) {
   at::parallel_for(0, rows, std::max<std::int64_t>(1, kElementsAtLeast / std::max<std::int64_t>(1, width)), work);
 }
 
-constexpr std::int64_t kNormRows = 64;  // of a block of the norm's backward
+constexpr std::int64_t kNormRows = 64;          // of a block of the norm's backward
+constexpr std::int64_t kTransposedAtOnce = 64;  // columns
+constexpr std::int64_t kRowsOfThread = 128;     // of a product, at least
 
 at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
+
+void multiply_into(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, const at::Tensor& onto) {
+  if (onto.defined()) {
+    at::addmm_out(out, onto, a, b);
+  } else {
+    at::mm_out(out, a, b);
+  }
+}
+
+/// Whether a product takes less time if each thread takes rows of its own. With two threads oneDNN takes as long as with one where
+/// a bfloat16 product sums over more than it has columns; but each of ours reads the whole right side, which its rows must be worth.
+bool shared_by_rows(const at::Tensor& a, const at::Tensor& b) {
+  const std::int64_t threads = at::get_num_threads();
+  return a.device().is_cpu() && a.scalar_type() == at::kBFloat16 && threads > 1 && a.size(1) > b.size(1) &&
+         a.size(0) >= threads * kRowsOfThread;
+}
+
+/// onto + a · b
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& onto) {
+  at::Tensor made = at::empty({a.size(0), b.size(1)}, a.options());
+  if (!shared_by_rows(a, b)) {
+    multiply_into(made, a, b, onto);
+    return made;
+  }
+  at::parallel_for(0, a.size(0), kRowsOfThread, [&](std::int64_t first, std::int64_t last) {
+    const at::AutoDispatchBelowADInplaceOrView no_graph;
+    at::Tensor here = made.narrow(0, first, last - first);
+    multiply_into(here, a.narrow(0, first, last - first), b, onto.defined() ? onto.narrow(0, first, last - first) : onto);
+  });
+  return made;
+}
 
 }  // namespace
 
@@ -207,14 +240,24 @@ double cross_entropy(at::Tensor& logits_TV, const at::Tensor& labels_T, bool gra
   return total;
 }
 
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight) { return at::mm(x, weight.t()); }
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& onto) {
+  return matrix_product(x, weight.t(), onto);
+}
+
+at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& onto) {
+  return matrix_product(dy, weight, onto);
+}
 
 at::Tensor weight_gradient(const at::Tensor& dy, const at::Tensor& x, Way way) {
   // oneDNN reorders a transposed left side element by element, which takes as long as the product itself.
   if (dy.scalar_type() != at::kBFloat16 || !by_kernel(dy, way)) return at::mm(dy.t(), x);
   const at::Tensor turned = at::empty({dy.size(1), dy.size(0)}, dy.options());
-  transpose({dy.size(0), dy.size(1)}, in<BFloat>(dy), out<BFloat>(turned));
-  return at::mm(turned, x);
+  over_rows((dy.size(1) + kTransposedAtOnce - 1) / kTransposedAtOnce, kTransposedAtOnce * dy.size(0),
+            [&](std::int64_t first, std::int64_t last) {
+              transpose({dy.size(0), dy.size(1)}, {first * kTransposedAtOnce, std::min(last * kTransposedAtOnce, dy.size(1))},
+                        in<BFloat>(dy), out<BFloat>(turned));
+            });
+  return matrix_product(turned, x, {});
 }
 
 bool tensor_is_finite(const at::Tensor& tensor) {

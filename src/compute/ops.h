@@ -54,8 +54,10 @@ at::Tensor silu_backward(const at::Tensor& x, at::Tensor& dy, Way way = Way::aut
 /// shapes: logits [T, V], labels int64 [T]
 double cross_entropy(at::Tensor& logits_TV, const at::Tensor& labels_T, bool gradient, Way way = Way::automatic);
 
-/// x · weightᵀ. shapes: [T, I], [O, I] -> [T, O]
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight);
+/// x · weightᵀ, with `onto` added before it is rounded where that is defined. shapes: [T, I], [O, I], onto [T, O] -> [T, O]
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& onto = {});
+/// dy · weight, the gradient of product's x. shapes: [T, O], [O, I], onto [T, I] -> [T, I]
+at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& onto = {});
 /// dyᵀ · x, a weight's gradient, in the number format of x, summed in fp32 inside. shapes: [T, O], [T, I] -> [O, I]
 at::Tensor weight_gradient(const at::Tensor& dy, const at::Tensor& x, Way way = Way::automatic);
 

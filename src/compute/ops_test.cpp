@@ -87,6 +87,23 @@ TEST_P(Ops, weight_gradient_is_the_product_of_transposed_rows) {
   }
 }
 
+TEST_P(Ops, products_are_the_same_matrices_however_threads_share_them) {
+  for (const int threads : {1, 2, 3}) {
+    use_threads(threads);
+    for (const auto& [rows, from, to] : {std::tuple{5, 40, 24}, std::tuple{701, 300, 130}, std::tuple{520, 64, 333}}) {
+      const at::Tensor x = random({rows, from}), weight = random({to, from}), dy = random({rows, to});
+      const at::Tensor onto = random({rows, to + 3}).narrow(1, 0, to);
+      const at::Tensor wide_x = x.to(at::kFloat), wide_weight = weight.to(at::kFloat), wide_dy = dy.to(at::kFloat);
+      near(product(x, weight), at::mm(wide_x, wide_weight.t()), "x·weightᵀ");
+      near(product(x, weight, onto), at::mm(wide_x, wide_weight.t()) + onto.to(at::kFloat), "onto + x·weightᵀ");
+      near(input_gradient(dy, weight), at::mm(wide_dy, wide_weight), "dy·weight");
+      near(input_gradient(dy, weight, x), at::mm(wide_dy, wide_weight) + wide_x, "x + dy·weight");
+      near(weight_gradient(dy, x), at::mm(wide_dy.t(), wide_x), "dyᵀ·x");
+    }
+  }
+  use_threads(1);
+}
+
 TEST_P(Ops, attention_forward_and_backward) {
   // Head widths from one pair to beyond a tile, sequences shorter, as long and longer than a tile and than a stretch of tiles.
   const AttentionShape shapes[] = {{1, 1, 1, 1, 2},    {3, 17, 6, 2, 8},   {1, 64, 2, 2, 16},

@@ -189,15 +189,15 @@ std::vector<Part> time_parts(const model::TrainConfig& config, at::ScalarType ty
   const auto time = [&](const std::function<void()>& work) { return median_ms(rounds, work); };
   return {{"products, forward", time([&] {
              product(x, wqkv);
-             at::addmm(x, x, wo.t());
+             product(x, wo, x);
              product(x, w12);
-             at::addmm(x, wide, w3.t());
+             product(wide, w3, x);
            })},
           {"products, backward to inputs", time([&] {
-             at::mm(qkv, wqkv);
-             at::mm(x, wo);
-             at::mm(ab, w12);
-             at::mm(x, w3);
+             input_gradient(qkv, wqkv);
+             input_gradient(x, wo);
+             input_gradient(ab, w12);
+             input_gradient(x, w3);
            })},
           {"products, gradients of weights", time([&] {
              weight_gradient(qkv, x);
