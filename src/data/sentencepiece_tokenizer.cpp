@@ -2,6 +2,7 @@
 #include <sentencepiece_processor.h>
 
 #include "base/files.h"
+#include "data/sentencepiece_words.h"
 #include "data/trained_tokenizers.h"
 #include "digest/digest.h"
 
@@ -15,8 +16,9 @@ using Processor = sentencepiece::SentencePieceProcessor;
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::shared_ptr<const Processor> model, TokenizerId id)
-      : model_(std::move(model)), id_(std::move(id)) {}
+  /// `by_words`: falls_apart_at_spaces
+  SentencePieceTokenizer(std::shared_ptr<const Processor> model, TokenizerId id, bool by_words)
+      : model_(std::move(model)), id_(std::move(id)), by_words_(by_words) {}
 
   TokenizerId id() const override { return id_; }
   std::int64_t vocab() const override { return model_->GetPieceSize(); }
@@ -26,16 +28,17 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
   bool takes_any_bytes() const override { return false; }
   Result<std::unique_ptr<Tokenizer>> another() const override {
-    return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(model_, id_));
+    return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(model_, id_, by_words_));
   }
 
   Result<Encoded> encode(std::span<const std::string_view> texts) override {
     Encoded out;
-    std::vector<int> ids;
     for (const std::string_view text : texts) {
-      const auto status = model_->Encode({text.data(), text.size()}, &ids);
-      if (!status.ok()) return Error{ErrorCode::internal, "SentencePiece cannot encode: " + status.ToString()};
-      out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+      for (std::size_t first = 0; first < text.size();) {
+        const std::size_t last = by_words_ ? chunk_end(text, first) : text.size();
+        RETURN_IF_ERROR(encode_chunk(text.substr(first, last - first), out.ids));
+        first = last + 1;
+      }
       out.ends.push_back(out.ids.size());
     }
     return out;
@@ -62,8 +65,23 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
  private:
+  Result<void> encode_chunk(std::string_view chunk, std::vector<std::int32_t>& out) {
+    auto ids = by_words_ ? words_.find(chunk) : std::nullopt;
+    if (!ids) {
+      const auto status = model_->Encode({chunk.data(), chunk.size()}, &scratch_);
+      if (!status.ok()) return Error{ErrorCode::internal, "SentencePiece cannot encode: " + status.ToString()};
+      if (by_words_) words_.put(chunk, scratch_);
+      ids = scratch_;
+    }
+    out.insert(out.end(), ids->begin(), ids->end());
+    return {};
+  }
+
   std::shared_ptr<const Processor> model_;
   TokenizerId id_;
+  bool by_words_;
+  WordIds words_;
+  std::vector<int> scratch_;
 };
 
 }  // namespace
@@ -79,7 +97,7 @@ Result<std::unique_ptr<Tokenizer>> open_sentencepiece(const std::filesystem::pat
                  file.string() + " is not a SentencePiece model: give the .model file that " + "spm_train wrote"};
   }
   TokenizerId id{std::string(kSentencePiece), digest::sha256(*bytes)};
-  return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(std::move(model), std::move(id)));
+  return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(std::move(model), std::move(id), falls_apart_at_spaces(*bytes)));
 }
 
 }  // namespace stagecoach::data
