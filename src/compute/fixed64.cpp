@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "compute/ahead.h"
 #include "compute/clones.h"
 #include "compute/float_bits.h"
 #include "compute/squares.h"
@@ -23,11 +24,12 @@ template <class Gradient>
 [[gnu::always_inline]] inline std::int64_t add(const Gradient* __restrict gradient, std::int64_t count, double scale,
                                                std::int64_t* __restrict sums) {
   std::int64_t outside = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const auto element = [&](std::int64_t i) [[gnu::always_inline]] {
     const double scaled = static_cast<double>(widen(gradient[i])) * scale;
     outside |= std::fabs(scaled) < kLimit ? 0 : 1;  // NaN compares false
     sums[i] += rounded(scaled);
-  }
+  };
+  with_memory_ahead(count, element, gradient, sums);
   return outside;
 }
 

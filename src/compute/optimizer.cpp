@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compute/ahead.h"
 #include "compute/clones.h"
 #include "compute/sums.h"
 
@@ -46,8 +47,7 @@ template <class Sum, class State, bool kCopied>
   const float gradient_step = f.gradient_step, moment_step = f.moment_step;
   const NoiseKey key = noise_key_at(piece.noise, piece.first);
   const auto first = static_cast<std::uint32_t>(piece.first);
-  const std::int64_t count = piece.count;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const auto element = [&](std::int64_t i) [[gnu::always_inline]] {
     const float g = mean_gradient(sums[i], unit);
     const float m_before = widen(moment[i]);
     const float m = m_before + one_minus_beta1 * (g - m_before);
@@ -57,7 +57,9 @@ template <class Sum, class State, bool kCopied>
     store_moment(v, second_moment[i]);
     const float w = widen(weight[i]) * decay - (gradient_step * g + moment_step * m) / denominator;
     store_weight<State, kCopied>(w, key, first + static_cast<std::uint32_t>(i), weight[i], copy + (kCopied ? i : 0));
-  }
+  };
+  if constexpr (kCopied) with_memory_ahead(piece.count, element, sums, weight, moment, second_moment, copy);
+  else with_memory_ahead(piece.count, element, sums, weight, moment, second_moment);
 }
 
 template <class Sum, class State>
@@ -66,14 +68,14 @@ template <class Sum, class State>
   auto* __restrict moment = static_cast<State*>(piece.moment);
   const auto unit = static_cast<UnitOf<Sum>>(f.gradient_unit);
   const float momentum = f.muon_momentum, one_minus_momentum = f.one_minus_muon_momentum;
-  const std::int64_t count = piece.count;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const auto element = [&](std::int64_t i) [[gnu::always_inline]] {
     const float g = mean_gradient(sums[i], unit);
     const float m_before = widen(moment[i]);
     const float m = m_before + one_minus_momentum * (g - m_before);
     store_moment(m, moment[i]);
     direction[i] = g + momentum * (m - g);
-  }
+  };
+  with_memory_ahead(piece.count, element, sums, moment);
 }
 
 template <class State, bool kCopied>
