@@ -124,6 +124,17 @@ void check_losses(Account& account) {
   }
 }
 
+/// By time; what one file tells of one moment keeps its order.
+void put_in_order(std::vector<Told>& told) {
+  std::vector<std::pair<Instant, std::size_t>> order;
+  for (std::size_t i = 0; i < told.size(); ++i) order.emplace_back(told[i].at, i);
+  std::sort(order.begin(), order.end());
+  std::vector<Told> sorted;
+  sorted.reserve(told.size());
+  for (const auto& [at, i] : order) sorted.push_back(std::move(told[i]));
+  told = std::move(sorted);
+}
+
 Result<Account> account_of(const AccountOptions& options) {
   Account account;
   RETURN_IF_ERROR(read_run(options.run, account));
@@ -142,7 +153,7 @@ Result<Account> account_of(const AccountOptions& options) {
   }
   add_events(account, numbers);
   RETURN_IF_ERROR(add_struck(options.struck, account));
-  std::stable_sort(account.told.begin(), account.told.end(), [](const Told& a, const Told& b) { return a.at < b.at; });
+  put_in_order(account.told);
   observe::Accounting accounting(static_cast<std::uint64_t>(account.settings.stages));
   for (const Told& each : account.told) accounting.feed(each.at, each.worker, each.event);
   account.table = accounting.table();

@@ -60,6 +60,7 @@ int WorkerNode::run() {
              [this] { return brain_->next_deadline(); }, [this] { return exit_code_.has_value(); }});
   loop.run();
   loop.say_goodbye(last_words_, kFarewellPatience);
+  if (trace_) trace_->flush();
   log_.line("the loop thread took " + std::to_string(thread_cpu().ns() / 1'000'000) + " ms of CPU, " +
             std::to_string(loop.link_cpu().ns() / 1'000'000) + " of them for the links");
   return *exit_code_;
