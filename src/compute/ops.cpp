@@ -42,6 +42,7 @@ void over_rows(std::int64_t rows, std::int64_t width, Work&& work) {
 constexpr std::int64_t kNormRows = 64;          // of a block of the norm's backward
 constexpr std::int64_t kTransposedAtOnce = 64;  // columns
 constexpr std::int64_t kRowsOfThread = 128;     // of a product, at least
+constexpr std::int64_t kColumnsOfPart = 896;    // at least
 
 at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
 
@@ -53,26 +54,46 @@ void multiply_into(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, co
   }
 }
 
-/// Whether a product takes less time if each thread takes rows of its own. With two threads oneDNN takes as long as with one where
-/// a bfloat16 product sums over more than it has columns; but each of ours reads the whole right side, which its rows must be worth.
-bool shared_by_rows(const at::Tensor& a, const at::Tensor& b) {
-  const std::int64_t threads = at::get_num_threads();
-  return a.device().is_cpu() && a.scalar_type() == at::kBFloat16 && threads > 1 && a.size(1) > b.size(1) &&
-         a.size(0) >= threads * kRowsOfThread;
+/// How a bfloat16 product on CPU threads is cut into several, where oneDNN takes longer with it whole.
+enum class Cut : std::uint8_t { none, rows, columns };
+
+Cut best_cut(const at::Tensor& a, const at::Tensor& b) {
+  const std::int64_t rows = a.size(0), inner = a.size(1), columns = b.size(1), threads = at::get_num_threads();
+  if (!a.device().is_cpu() || a.scalar_type() != at::kBFloat16) return Cut::none;
+  // With two threads it takes as long as with one where the sums are longer than the rows of the result. But each of our threads
+  // reads the whole right side, which its rows must be worth.
+  if (threads > 1 && inner > columns && rows >= threads * kRowsOfThread) return Cut::rows;
+  // A right side that is wide rather than deep it copies as a whole, past a core's cache.
+  const bool fits_in_parts = inner <= 1'024 && columns >= 2 * kColumnsOfPart && inner * columns > (std::int64_t{1} << 20);
+  if (fits_in_parts && rows >= kRowsOfThread && threads <= columns / kColumnsOfPart) return Cut::columns;
+  return Cut::none;
 }
 
 /// onto + a · b
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& onto) {
   at::Tensor made = at::empty({a.size(0), b.size(1)}, a.options());
-  if (!shared_by_rows(a, b)) {
+  const Cut cut = best_cut(a, b);
+  if (cut == Cut::none) {
     multiply_into(made, a, b, onto);
-    return made;
+  } else if (cut == Cut::rows) {
+    at::parallel_for(0, a.size(0), kRowsOfThread, [&](std::int64_t first, std::int64_t last) {
+      const at::AutoDispatchBelowADInplaceOrView no_graph;
+      const auto rows = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, first, last - first) : x; };
+      at::Tensor here = rows(made);
+      multiply_into(here, rows(a), b, rows(onto));
+    });
+  } else {
+    const std::int64_t all = b.size(1), width = (all / (all / kColumnsOfPart) + 31) / 32 * 32;
+    at::parallel_for(0, (all + width - 1) / width, 1, [&](std::int64_t begin, std::int64_t end) {
+      const at::AutoDispatchBelowADInplaceOrView no_graph;
+      for (std::int64_t first = begin * width; first < std::min(all, end * width); first += width) {
+        const std::int64_t last = std::min(all, first + width);
+        const auto columns = [&](const at::Tensor& x) { return x.defined() ? x.narrow(1, first, last - first) : x; };
+        at::Tensor here = columns(made);
+        multiply_into(here, a, columns(b), columns(onto));
+      }
+    });
   }
-  at::parallel_for(0, a.size(0), kRowsOfThread, [&](std::int64_t first, std::int64_t last) {
-    const at::AutoDispatchBelowADInplaceOrView no_graph;
-    at::Tensor here = made.narrow(0, first, last - first);
-    multiply_into(here, a.narrow(0, first, last - first), b, onto.defined() ? onto.narrow(0, first, last - first) : onto);
-  });
   return made;
 }
 

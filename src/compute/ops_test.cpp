@@ -90,7 +90,8 @@ TEST_P(Ops, weight_gradient_is_the_product_of_transposed_rows) {
 TEST_P(Ops, products_are_the_same_matrices_however_threads_share_them) {
   for (const int threads : {1, 2, 3}) {
     use_threads(threads);
-    for (const auto& [rows, from, to] : {std::tuple{5, 40, 24}, std::tuple{701, 300, 130}, std::tuple{520, 64, 333}}) {
+    for (const auto& [rows, from, to] : {std::tuple{5, 40, 24}, std::tuple{701, 300, 130}, std::tuple{520, 64, 333},
+                                         std::tuple{300, 640, 1'850}, std::tuple{128, 36, 30'001}}) {
       const at::Tensor x = random({rows, from}), weight = random({to, from}), dy = random({rows, to});
       const at::Tensor onto = random({rows, to + 3}).narrow(1, 0, to);
       const at::Tensor wide_x = x.to(at::kFloat), wide_weight = weight.to(at::kFloat), wide_dy = dy.to(at::kFloat);
