@@ -31,7 +31,9 @@ RunSummary summarize(const RunFolder& folder, const observe::RunStatus& status, 
   summary.microbatches_per_step = folder.settings.train.batch.microbatches;
   if (status.checkpoint) {
     summary.checkpoint = status.checkpoint->path;
-    summary.generate_command = "./stagecoach generate " + shell_word(folder.path.string()) + " --prompt " + shell_word("In the beginning");
+    // A paced run has no weights to generate from.
+    if (!folder.shards.empty())
+      summary.generate_command = "./stagecoach generate " + shell_word(folder.path.string()) + " --prompt " + shell_word("In the beginning");
   }
   return summary;
 }
