@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "compute/ahead.h"
+
 namespace stagecoach::compute {
 
 /// `wide` makes a double of an element. In fp64, in an order that depends on `count` alone.
@@ -16,6 +18,7 @@ template <class Sum, class Wide>
   const std::int64_t stream = count / (kStreams * kLanes) * kLanes;
   for (std::int64_t i = 0; i < stream; i += kLanes) {
     for (std::int64_t k = 0; k < kStreams; ++k) {
+      fetch_ahead<kLanes>(sums + k * stream + i);
       for (std::int64_t j = 0; j < kLanes; ++j) {
         const double value = wide(sums[k * stream + i + j]) * unit;
         lanes[k][j] += value * value;
