@@ -2,12 +2,10 @@
 #include "data/sentencepiece_words.h"
 
 #include <sentencepiece_processor.h>
-#include <sentencepiece_trainer.h>
-
-#include <sstream>
 
 #include "base/prng.h"
 #include "data/test_directory.h"
+#include "data/test_lines.h"
 #include "data/tokenizer.h"
 
 namespace stagecoach::data {
@@ -29,19 +27,6 @@ std::string training_text() {
   }
   return text;
 }
-
-class Lines final : public sentencepiece::SentenceIterator {
- public:
-  explicit Lines(const std::string& text) : lines_(text) { Next(); }
-  bool done() const override { return !lines_; }
-  void Next() override { std::getline(lines_, line_); }
-  const std::string& value() const override { return line_; }
-  sentencepiece::util::Status status() const override { return {}; }
-
- private:
-  std::istringstream lines_;
-  std::string line_;
-};
 
 using Settings = std::unordered_map<std::string, std::string>;
 

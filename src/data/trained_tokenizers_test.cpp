@@ -1,15 +1,13 @@
 #include "data/trained_tokenizers.h"
 
 #include <gmock/gmock.h>
-#include <sentencepiece_trainer.h>
-
-#include <sstream>
 
 #include "data/corpus.h"
 #include "data/python_child.h"
 #include "data/shard_build.h"
 #include "data/shards.h"
 #include "data/test_directory.h"
+#include "data/test_lines.h"
 #include "digest/digest.h"
 
 namespace stagecoach::data {
@@ -22,27 +20,13 @@ namespace fs = std::filesystem;
 
 constexpr int kVocab = 400;
 
-/// The lines of a text, as the trainer asks for them.
-class Sentences final : public sentencepiece::SentenceIterator {
- public:
-  explicit Sentences(const std::string& text) : lines_(text) { Next(); }
-  bool done() const override { return !lines_; }
-  void Next() override { std::getline(lines_, line_); }
-  const std::string& value() const override { return line_; }
-  sentencepiece::util::Status status() const override { return {}; }
-
- private:
-  std::istringstream lines_;
-  std::string line_;
-};
-
 /// A small model of the King James text, trained once.
 const std::string& model_bytes() {
   static const std::string bytes = [] {
     std::string model;
     const auto text = builtin_corpus_text();
     if (!text.ok()) return model;
-    Sentences sentences(text->substr(0, 300'000));
+    Lines sentences(text->substr(0, 300'000));
     const auto trained = sentencepiece::SentencePieceTrainer::Train(
         std::unordered_map<std::string, std::string>{
             {"vocab_size", std::to_string(kVocab)}, {"model_type", "bpe"}, {"minloglevel", "2"}, {"num_threads", "1"}},
