@@ -47,7 +47,7 @@ Result<std::unique_ptr<QuicEndpoint>> QuicEndpoint::open(const link::Identity& i
 }
 
 QuicEndpoint::QuicEndpoint(const link::Identity& identity, Options options, UdpSocket socket, std::unique_ptr<TlsContext> tls)
-    : self_(identity.peer_id()), admit_(std::move(options.admit)), socket_(std::move(socket)), out_(socket_), start_(random_word()),
+    : self_(identity.peer_id()), admit_(std::move(options.admit)), clock_(options.clock), socket_(std::move(socket)), out_(socket_), start_(random_word()),
       uplink_(options.limits.uplink_bytes_per_s) {
   shared_.tls = std::move(tls);
   shared_.limits = options.limits;

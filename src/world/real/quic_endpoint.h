@@ -17,6 +17,7 @@
 #include "link/identity.h"
 #include "link/link.h"
 #include "link/send_order.h"
+#include "world/real/loop.h"
 #include "world/real/quic_connection.h"
 #include "world/real/udp_outbox.h"
 #include "world/real/udp_socket.h"
@@ -29,6 +30,7 @@ class QuicEndpoint : public link::Endpoint {
     link::Address bind{"0.0.0.0", 0};  // port 0: any free one; "::" listens on IPv6 and IPv4
     link::Limits limits;
     std::function<bool(const base::PeerId&)> admit;  // who may open a link to us; empty: everybody
+    base::Instant (*clock)() = monotonic_now;        // the one that advance() is told the time of
   };
   /// errors: unavailable  the port is in use · invalid_argument  the host is no literal · io_error · internal  GnuTLS refuses
   static base::Result<std::unique_ptr<QuicEndpoint>> open(const link::Identity& identity, Options options);
@@ -74,6 +76,9 @@ class QuicEndpoint : public link::Endpoint {
   QuicEndpoint(const link::Identity& identity, Options options, UdpSocket socket, std::unique_ptr<TlsContext> tls);
 
   // Packets (quic_endpoint_packets.cpp).
+  /// Where the thread was held up since advance() was told the time, packets have come meanwhile. Stamped with that time, their round
+  /// trips look shorter than the road is, and BBR, which takes the least for the road's length, then keeps too little in flight.
+  void look_at_clock() { now_ = std::max(now_, clock_()); }
   void receive();
   void on_datagram(const UdpAddress& from, std::span<const std::byte> datagram);
   void on_unknown(const UdpAddress& from, std::span<const std::byte> datagram, std::span<const std::uint8_t> id);
@@ -106,6 +111,7 @@ class QuicEndpoint : public link::Endpoint {
 
   const base::PeerId self_;
   const std::function<bool(const base::PeerId&)> admit_;
+  base::Instant (*const clock_)();
   UdpSocket socket_;
   UdpOutbox out_;
   QuicShared shared_;

@@ -28,6 +28,7 @@ void QuicEndpoint::receive() {
   for (std::size_t i = 0; i < kReceivesMax; ++i) {
     const auto received = socket_.receive();
     if (!received) return;
+    look_at_clock();
     for (std::size_t at = 0; at < received->bytes.size(); at += received->datagram_size) {
       on_datagram(received->from, received->bytes.subspan(at, std::min(received->datagram_size, received->bytes.size() - at)));
     }
@@ -167,6 +168,7 @@ void QuicEndpoint::write_all() {
 }
 
 bool QuicEndpoint::write_one(QuicConnection& connection, std::size_t urgent) {
+  look_at_clock();
   const bool others = urgent > (urgent_moves(connection) ? 1u : 0u);
   const bool had_urgent = connection.urgent_waits();
   const std::uint64_t before = connection.bytes_written();

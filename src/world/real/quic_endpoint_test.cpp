@@ -59,6 +59,32 @@ TEST(QuicEndpoint, keys_that_are_not_admitted_are_refused) {
   EXPECT_TRUE(pair.b_events.empty());
 }
 
+base::Instant shown;  // what the clock of the next test shows
+
+// Claim: a round trip is not measured shorter than it was where the thread is held up between being told the time and reading.
+TEST(QuicEndpoint, a_thread_that_is_held_up_does_not_shorten_the_road) {
+  shown = base::Instant() + Duration::seconds(100);
+  const QuicEndpoint::Options options{{"127.0.0.1", 0}, {}, {}, [] { return shown; }};
+  Pair pair;
+  pair.a = open(options);
+  pair.b = open(options);
+  pair.dial();
+  const auto pass = [](std::int64_t ms) { return shown = shown + Duration::milliseconds(ms); };
+  for (int i = 0; i < 20; ++i) {
+    if (pair.a->stats(pair.b->self())) {
+      ASSERT_TRUE(pair.a->send(pair.b->self(), base::make_payload(base::Bytes(100)), {link::Priority::forward}).ok());
+    }
+    pair.a->advance(shown);
+    pair.b->advance(pass(20));
+    const base::Instant told = pass(20);
+    pass(20);
+    pair.a->advance(told);
+  }
+  const auto stats = pair.a->stats(pair.b->self());
+  ASSERT_TRUE(stats);
+  EXPECT_GE(stats->round_trip, Duration::milliseconds(55));
+}
+
 // Claim: links work over IPv6 and between an IPv6 socket and an IPv4 one.
 TEST(QuicEndpoint, ipv6_and_mixed_links_come_up) {
   if (!UdpSocket::bind({"::1", 0}).ok()) GTEST_SKIP() << "no IPv6 here";
