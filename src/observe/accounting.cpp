@@ -140,6 +140,12 @@ void Accounting::on(Instant now, WorkerNumber, const trace::Committed& event) {
     incident.to_commit = now - incident.at;
   }
   awaits_work_ = false;
+  if (event.step <= furthest_) return;
+  furthest_ = event.step;
+  for (; behind_ > 0; --behind_) {
+    Incident& incident = incidents_[incidents_.size() - behind_];
+    incident.to_new = now - incident.at;
+  }
 }
 
 void Accounting::on(Instant, WorkerNumber, const trace::Saved& event) {
@@ -171,6 +177,7 @@ void Accounting::on(Instant now, WorkerNumber, const trace::Struck& event) {
   incident.what = event.what;
   incidents_.push_back(std::move(incident));
   ++open_incidents_;
+  ++behind_;
 }
 
 void Accounting::attempt_opened(base::Attempt attempt) {
@@ -178,12 +185,24 @@ void Accounting::attempt_opened(base::Attempt attempt) {
   newest_attempt_ = attempt;
   ++attempts_;
   awaits_work_ = true;
+  find_cause();
   for (std::size_t i = incidents_.size() - open_incidents_; i < incidents_.size(); ++i) ++incidents_[i].attempts, incidents_[i].to_work.reset();
+}
+
+/// What no open event explains is the latest one's, if nothing has followed it yet: it struck when its step was prepared already, which
+/// was committed before anybody missed the one that it struck.
+void Accounting::find_cause() {
+  if (open_incidents_ > 0 || incidents_.empty() || incidents_.back().attempts > 0) return;
+  incidents_.back().to_commit.reset();
+  incidents_.back().to_new.reset();
+  open_incidents_ = 1;
+  behind_ = std::max<std::size_t>(behind_, 1);
 }
 
 /// To the oldest trouble that no commit has followed: what came after it found its work void already.
 void Accounting::in_vain(Duration work, std::uint64_t works) {
   repeated_ = repeated_ + work;
+  if (work > Duration()) find_cause();
   if (open_incidents_ == 0) return;
   Incident& incident = incidents_[incidents_.size() - open_incidents_];
   incident.repeated = incident.repeated + work;

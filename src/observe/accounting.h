@@ -82,6 +82,7 @@ struct Incident {
   std::uint64_t attempts = 0;              // that were opened between it and the next commit
   std::optional<base::Duration> to_work;   // until a device began with what was then committed; none where no attempt was needed
   std::optional<base::Duration> to_commit; // none: no step was committed after it
+  std::optional<base::Duration> to_new;    // until a step was committed that never had been: all that it took back is made up for
   base::Duration repeated;                 // of devices' work, done again
   std::uint64_t repeated_works = 0;        // forwards, backwards and evaluations of it
 };
@@ -156,6 +157,7 @@ class Accounting {
   void close(base::Instant now, Worker& worker);
   void lose(base::Instant now, Worker& worker);
   void attempt_opened(base::Attempt attempt);
+  void find_cause();
   void in_vain(base::Duration work, std::uint64_t works);
   StepRecord& record(base::Step step, base::Attempt attempt);
   Journey& journey(StepRecord& record, std::uint64_t microbatch);
@@ -176,6 +178,8 @@ class Accounting {
   std::uint64_t attempts_ = 0;
   std::vector<Incident> incidents_;
   std::size_t open_incidents_ = 0;                // the last so many wait for a commit
+  base::Step furthest_;                           // that was ever committed
+  std::size_t behind_ = 0;                        // the last so many incidents wait for a step beyond it
   bool awaits_work_ = false;
   base::Duration repeated_;
 };

@@ -125,7 +125,31 @@ TEST(Accounting, TroubleWithoutAnAttemptAndALostWorker) {
   EXPECT_EQ(table.stages[0].total(), ms(60)) << "its open period is not counted yet";
 }
 
-/// Claim: steps behind the checkpoint that a resume goes back to are taken out again: their tokens do not count, their time is recovery.
+/// Claim: a death that is missed only after the commit of its step is what the attempt after that is for.
+TEST(Accounting, ADeathShortBeforeACommitIsTheNextAttemptsCause) {
+  Trace trace;
+  trace.open(0, true);
+  trace.one_microbatch(0);
+  trace.accounting.feed(at(61), 1, trace::Struck{"killed"});
+  trace.commit(62);
+  trace.step = Step(2);
+  trace.open(65);
+  trace.work(0, trace::Kind::forward, 65, 75);
+  trace.accounting.feed(at(90), 1, trace::Gone{});
+  trace.attempt = Attempt(2);
+  trace.open(100, true);
+  trace.one_microbatch(100);
+  trace.commit(160);
+  const Incident incident = trace.accounting.table().incidents.at(0);
+  EXPECT_EQ(incident.attempts, 1u);
+  EXPECT_EQ(incident.to_work, ms(100 - 61));
+  EXPECT_EQ(incident.to_commit, ms(160 - 61));
+  EXPECT_EQ(incident.to_new, ms(160 - 61));
+  EXPECT_EQ(incident.repeated, ms(10));
+}
+
+/// Claim: steps behind the checkpoint that a resume goes back to are taken out again: their tokens do not count, their time is recovery;
+/// what struck is made up for when a step is committed that never had been.
 TEST(Accounting, AResumeTakesStepsBack) {
   Trace trace;
   trace.open(0, true);
@@ -138,6 +162,7 @@ TEST(Accounting, AResumeTakesStepsBack) {
   trace.commit(120);
   trace.step = Step(3);
   trace.open(120);
+  trace.accounting.feed(at(124), 0, trace::Struck{"a stage is lost"});
   trace.accounting.feed(at(125), 0, trace::Gone{});
   trace.accounting.feed(at(125), 1, trace::Gone{});
   trace.accounting.feed(at(130), 0, trace::Rewound{Step(1)});
@@ -157,6 +182,13 @@ TEST(Accounting, AResumeTakesStepsBack) {
   EXPECT_EQ(table.stages[0][Parts::recovery], ms(60 + 5 + 20));
   EXPECT_EQ(table.stages[0].total(), ms(125 + 80));
   EXPECT_EQ(table.repeated, ms(30 + 20));
+  ASSERT_EQ(table.incidents.size(), 1u);
+  EXPECT_EQ(table.incidents[0].repeated, ms(30 + 20));
+  EXPECT_EQ(table.incidents[0].to_commit, ms(210 - 124));
+  EXPECT_FALSE(table.incidents[0].to_new) << "step 2 had been committed before";
+  trace.one_microbatch(210);
+  trace.commit(270);
+  EXPECT_EQ(trace.accounting.table().incidents[0].to_new, ms(270 - 124));
 }
 
 /// Claim: whatever order, overlap and attempts a trace has, no part is negative and a stage's parts add up to its workers' time.
