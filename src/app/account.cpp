@@ -4,11 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 #include <tuple>
 
 #include "app/account_text.h"
@@ -16,6 +19,7 @@
 #include "app/settings.h"
 #include "observe/event.h"
 #include "observe/trace_text.h"
+#include "store/checkpoint.h"
 #include "world/paced/provenance.h"
 
 namespace stagecoach::app {
@@ -56,26 +60,69 @@ struct Account {
   Journeys journeys;
   Instant began;
   double bulk_scale = 1;
-  std::string wrong;  // a loss that is not the reference's
+  std::uint64_t resumes = 0;
+  std::optional<store::NewestCheckpoint> newest;
+  std::string wrong;  // a loss, or a weight, that is not the reference's
 
   bool paced() const { return is_paced(settings.device); }
+  std::size_t count(EventKind kind) const {
+    return static_cast<std::size_t>(std::count_if(events.begin(), events.end(), [kind](const Event& event) { return event.kind == kind; }));
+  }
   double flush() const { return flush_arithmetic(table.stages.size(), settings.train.batch.microbatches, static_cast<std::uint64_t>(settings.replicas)); }
 };
+
+/// A start of the coordinator over the run's folder, and when what it replaced had ended.
+struct Start {
+  Instant ended, began;
+  base::Step step;  // it goes on from its end
+};
+
+std::vector<Start> resumes_of(const std::vector<Event>& events) {
+  std::vector<Start> out;
+  bool first = true;
+  std::optional<Instant> ended;
+  for (const Event& event : events) {
+    if (event.kind == EventKind::run_finished) ended = at_ms(event.unix_ms);
+    if (event.kind != EventKind::run_started) continue;
+    const Instant at = at_ms(event.unix_ms);
+    // One that was killed has left no word; its workers waited for it until then.
+    if (!std::exchange(first, false)) out.push_back({ended.value_or(at), at, base::Step(number_in(event, "step"))});
+    ended.reset();
+  }
+  return out;
+}
+
+/// Tells that all workers had ended with the coordinator, and which were there again, from its new start to the one after it.
+void add_resume(Account& account, const Start& start, Instant next) {
+  std::map<observe::WorkerNumber, std::pair<Instant, base::StageIndex>> back;
+  std::set<observe::WorkerNumber> all;
+  for (const Told& each : account.told) {
+    if (each.worker > 0) all.insert(each.worker);
+    const auto* opened = std::get_if<trace::Opened>(&each.event);
+    if (opened == nullptr || each.at < start.began || each.at >= next) continue;
+    const auto known = back.try_emplace(each.worker, each.at, opened->stage).first;
+    if (each.at < known->second.first) known->second = {each.at, opened->stage};
+  }
+  for (const observe::WorkerNumber worker : all) account.told.push_back({start.ended, worker, trace::Gone{}});
+  account.told.push_back({start.began, 0, trace::Rewound{start.step}});
+  for (const auto& [worker, first] : back) account.told.push_back({start.began, worker, trace::Back{first.second}});
+}
 
 /// What the coordinator's log says, in the accounts' words.
 void add_events(Account& account, const std::map<std::string, observe::WorkerNumber>& numbers) {
   const auto& batch = account.settings.train.batch;
-  bool first = true;
   for (const Event& event : account.events) {
     const Instant at = at_ms(event.unix_ms);
     const base::Step step(number_in(event, "step"));
     if (event.kind == EventKind::step_committed)
       account.told.push_back({at, 0, trace::Committed{step, base::Attempt(number_in(event, "attempt")), static_cast<std::uint64_t>(batch.tokens_per_step())}});
     if (event.kind == EventKind::checkpoint_written) account.told.push_back({at, 0, trace::Saved{step}});
-    if (event.kind == EventKind::run_started && !std::exchange(first, false)) account.told.push_back({at, 0, trace::Rewound{step}});
     const auto lost = event.kind == EventKind::worker_lost ? numbers.find(text_in(event, "peer")) : numbers.end();
     if (lost != numbers.end()) account.told.push_back({at, lost->second, trace::Gone{}});
   }
+  const std::vector<Start> resumes = resumes_of(account.events);
+  account.resumes = resumes.size();
+  for (std::size_t i = 0; i < resumes.size(); ++i) add_resume(account, resumes[i], i + 1 < resumes.size() ? resumes[i + 1].began : Instant::never());
 }
 
 /// Lines {"time_ms": …, "what": "…"}.
@@ -124,6 +171,32 @@ void check_losses(Account& account) {
   }
 }
 
+/// Compares the newest checkpoint's words, which are hashes of all that ever went into the weights, with those of one machine.
+Result<void> check_weights(const std::string& run, Account& account) {
+  auto newest = store::newest_complete(std::filesystem::path(run) / "checkpoints");
+  if (!newest) return newest.error().code == ErrorCode::not_found ? Result<void>() : newest.error();
+  const auto tensors = store::read_tensors(newest->path);
+  if (!tensors) return tensors.error();
+  const auto stages = static_cast<std::uint64_t>(account.settings.stages);
+  const base::WeightVersion version(newest->manifest.meta.step.value());
+  world::paced::Undisturbed reference(account.settings.train, stages);
+  std::map<std::string, std::uint64_t> expected;
+  for (std::uint64_t s = 0; s < stages; ++s)
+    for (std::uint64_t tensor = 0; tensor < world::paced::kProvenanceTensors; ++tensor)
+      expected[world::paced::exported_name(s, tensor)] = world::paced::exported_word(reference.weights(s, version), tensor);
+  bool same = tensors->size() == expected.size();
+  for (const base::NamedTensor& named : *tensors) {
+    const auto word = expected.find(named.name);
+    const base::Payload& bytes = named.tensor.bytes;
+    same = same && word != expected.end() && bytes && bytes->size() == sizeof(word->second) &&
+           std::memcmp(bytes->data(), &word->second, sizeof(word->second)) == 0;
+  }
+  if (!same && account.wrong.empty())
+    account.wrong = "the weights of " + newest->path.filename().string() + " are not those of one machine doing all of it: a contribution was lost, counted twice, or of other weights";
+  account.newest = std::move(*newest);
+  return {};
+}
+
 /// By time; what one file tells of one moment keeps its order.
 void put_in_order(std::vector<Told>& told) {
   std::vector<std::pair<Instant, std::size_t>> order;
@@ -160,14 +233,18 @@ Result<Account> account_of(const AccountOptions& options) {
   account.journeys = journeys_of(account.told);
   const auto opened = std::find_if(account.told.begin(), account.told.end(), [](const Told& each) { return std::holds_alternative<trace::Opened>(each.event); });
   if (opened != account.told.end()) account.began = opened->at;
-  if (account.paced()) check_losses(account);
+  if (!account.paced()) return account;
+  check_losses(account);
+  RETURN_IF_ERROR(check_weights(options.run, account));
   return account;
 }
 
 std::string text_of(const Account& account) {
   const auto& table = account.table;
   const double step_s = table.steps > 0 ? table.span.seconds_f64() / static_cast<double>(table.steps) : 0;
-  std::string out = fmt::format("{} steps committed in {}, {:.1f} s each; {} attempts\n", table.steps, time_text(table.span), step_s, table.attempts);
+  std::string out = fmt::format("{} steps committed in {}, {:.1f} s each; {} attempts, {} checkpoints, {} workers lost, {} resumes\n", table.steps,
+                                time_text(table.span), step_s, table.attempts, account.count(EventKind::checkpoint_written),
+                                account.count(EventKind::worker_lost), account.resumes);
   if (account.bulk_scale != 1) out += fmt::format("bulk traffic (sums) shrunk to {} of its bytes\n", account.bulk_scale);
   out += "\n" + parts_table(table) + "\n" + fmt::format("{:.0f} tokens/s\n", tokens_per_s(table)) + flush_text(table.all, account.flush());
   out += fmt::format("{:>12}{:>14}{:>14}{:>14}\n", "traffic", "messages", "p50", "p99");
@@ -175,7 +252,10 @@ std::string text_of(const Account& account) {
     if (latency->count() > 0)
       out += fmt::format("{:>12}{:>14}{:>14}{:>14}\n", name, latency->count(), time_text(latency->quantile(0.5)), time_text(latency->quantile(0.99)));
   out += incidents_text(table, account.began);
-  if (account.paced() && account.wrong.empty()) out += "every loss was checked against one machine doing all of it: nothing lost, nothing counted twice\n";
+  if (!account.paced() || !account.wrong.empty()) return out;
+  out += fmt::format("every loss was checked against one machine doing all of it, over {} resumes: nothing lost, nothing counted twice\n", account.resumes);
+  if (account.newest)
+    out += fmt::format("so were the weights after step {}: state_sha256 {}\n", account.newest->manifest.meta.step.value(), account.newest->manifest.state_sha256.hex());
   return out;
 }
 
@@ -190,6 +270,12 @@ std::string json_of(const Account& account) {
   out["flush_arithmetic"] = account.flush();
   for (const auto& [name, latency] : {std::pair("backward", &account.journeys.backward), std::pair("forward", &account.journeys.forward)})
     out["traffic"][name] = {{"messages", latency->count()}, {"p50_ns", latency->quantile(0.5).ns()}, {"p99_ns", latency->quantile(0.99).ns()}};
+  out["checkpoints"] = account.count(EventKind::checkpoint_written);
+  out["workers_lost"] = account.count(EventKind::worker_lost);
+  out["resumes"] = account.resumes;
+  out["weights"] = nullptr;
+  if (account.newest)
+    out["weights"] = {{"step", account.newest->manifest.meta.step.value()}, {"state_sha256", account.newest->manifest.state_sha256.hex()}};
   out["checked"] = account.paced() ? ordered_json(account.wrong.empty()) : ordered_json(nullptr);
   return out.dump(2) + "\n";
 }

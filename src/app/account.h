@@ -27,7 +27,8 @@ struct AccountOptions {
 };
 
 CLI::App* add_account_command(CLI::App& app, AccountOptions& options);
-/// Exit codes: 0 told · 1 something cannot be read, or nothing was committed · 8 losses of a paced run are not those of one machine.
+/// Exit codes: 0 told · 1 something cannot be read, or nothing was committed · 8 losses or weights of a paced run are not
+/// those of one machine.
 int run_account(const AccountOptions& options, std::ostream& out, std::ostream& err);
 
 /// One happening of a run, whoever wrote it down.

@@ -13,7 +13,7 @@ using observe::Parts;
 
 namespace {
 
-constexpr std::size_t kIncidentsShown = 20;
+constexpr std::size_t kIncidentsShown = 200;
 
 std::string parts_row(const std::string& name, const Parts& parts) {
   std::string row = fmt::format("{:>7}", name);
@@ -36,9 +36,21 @@ ordered_json incidents_json(const observe::AccountTable& account, base::Instant 
                    {"attempts", each.attempts},
                    {"to_work_ns", optional(each.to_work)},
                    {"to_commit_ns", optional(each.to_commit)},
+                   {"to_new_ns", optional(each.to_new)},
                    {"repeated_ns", each.repeated.ns()},
                    {"repeated_works", each.repeated_works}});
   return out;
+}
+
+/// Of the events after which a new step was committed: how long that took.
+std::string recovery_text(const observe::AccountTable& account) {
+  std::vector<Duration> times;
+  for (const auto& each : account.incidents)
+    if (each.to_new) times.push_back(*each.to_new);
+  if (times.empty()) return fmt::format("{} events, and no new step after any\n", account.incidents.size());
+  std::sort(times.begin(), times.end());
+  return fmt::format("{} events; until a new step was committed: median {}, longest {}\n", account.incidents.size(), time_text(times[times.size() / 2]),
+                     time_text(times.back()));
 }
 
 }  // namespace
@@ -69,15 +81,21 @@ std::string parts_table(const observe::AccountTable& account) {
 std::string incidents_text(const observe::AccountTable& account, base::Instant began) {
   const auto& incidents = account.incidents;
   if (incidents.empty()) return "";
-  std::string out = fmt::format("{:>10}{:>10}{:>14}{:>14}{:>14}  event\n", "at", "attempts", "to work", "to commit", "repeated");
+  std::string out = fmt::format("{:>10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>9}  event\n", "at", "attempts", "to work", "to commit", "to new", "repeated", "share, %");
   const auto optional = [](const std::optional<Duration>& d) { return d ? time_text(*d) : std::string("-"); };
   for (std::size_t i = 0; i < std::min(incidents.size(), kIncidentsShown); ++i) {
     const auto& each = incidents[i];
-    out += fmt::format("{:>10}{:>10}{:>14}{:>14}{:>14}  {}\n", time_text(each.at - began), each.attempts, optional(each.to_work),
-                       optional(each.to_commit), time_text(each.repeated), each.what);
+    out += fmt::format("{:>10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>9.2f}  {}\n", time_text(each.at - began), each.attempts, optional(each.to_work),
+                       optional(each.to_commit), optional(each.to_new), time_text(each.repeated), 100 * share_of_work(account, each.repeated), each.what);
   }
   if (incidents.size() > kIncidentsShown) out += fmt::format("{:>10} more: --json has them all\n", incidents.size() - kIncidentsShown);
-  return out + fmt::format("{} of devices' work was done again\n", time_text(account.repeated));
+  return out + recovery_text(account) +
+         fmt::format("{} of devices' work was done again, {:.2f} % of all that they did\n", time_text(account.repeated), 100 * share_of_work(account, account.repeated));
+}
+
+double share_of_work(const observe::AccountTable& account, Duration repeated) {
+  const double all = account.all[Parts::busy].seconds_f64() + account.repeated.seconds_f64();
+  return all > 0 ? repeated.seconds_f64() / all : 0;
 }
 
 double flush_arithmetic(std::size_t stages, std::int64_t microbatches, std::uint64_t replicas) {
@@ -105,6 +123,7 @@ void add_account(const observe::AccountTable& account, base::Instant began, orde
   for (const Parts& stage : account.stages) out["stage_device_ns"].push_back(parts_json(stage));
   out["attempts"] = account.attempts;
   out["repeated_ns"] = account.repeated.ns();
+  out["repeated_share"] = share_of_work(account, account.repeated);
   out["incidents"] = incidents_json(account, began);
 }
 

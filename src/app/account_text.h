@@ -22,8 +22,11 @@ std::string amount_text(double bytes);
 std::string parts_table(const observe::AccountTable& account);
 /// The parts in hundredths of a percent, rounded so that they add up to 10,000; all zero where there is no time.
 std::vector<int> hundredths(const observe::Parts& parts);
-/// A line for each event of trouble; empty where there was none. `began`: from when times are told.
+/// A line for each event of trouble, and what they come to; empty where there was none. `began`: from when times are told.
 std::string incidents_text(const observe::AccountTable& account, base::Instant began);
+
+/// Of all that the devices did, 0 … 1: what was committed, and what was done again.
+double share_of_work(const observe::AccountTable& account, base::Duration repeated);
 
 /// (P − 1) / (M / R + P − 1)
 double flush_arithmetic(std::size_t stages, std::int64_t microbatches, std::uint64_t replicas);
