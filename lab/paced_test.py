@@ -5,17 +5,14 @@ In:   STAGECOACH_BUILD_DIR. Exit status: 0, 1, or 77 where this machine cannot r
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from lab.lib import network, programs  # noqa: E402
+from lab.lib import claims, programs  # noqa: E402
 
-SCENARIO = programs.ROOT / "lab" / "scenarios" / "paced-kill.toml"
 STEPS = 5
 
 
@@ -34,36 +31,21 @@ def account(folder):
     return subprocess.run([str(word) for word in [program, "account", folder / "lab" / "run", *traces]], check=False, capture_output=True, text=True).returncode
 
 
-def main():
-    reason = network.why_not()
-    if reason:
-        print(f"skipped: {reason}")
-        return network.SKIPPED
-    with tempfile.TemporaryDirectory(prefix=network.owner_tag()) as place:
-        folder = pathlib.Path(place)
-        done = subprocess.run([sys.executable, str(programs.ROOT / "lab" / "run"), str(SCENARIO), "--out", str(folder / "lab")], check=False,
-                              env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-        if done.returncode != 0:
-            for path in sorted((folder / "lab").glob("*/output")):
-                print(f"--- {path.parent.name}\n{path.read_text(encoding='utf-8', errors='replace')[-2000:]}")
-            return 1
-        result = json.loads((folder / "lab" / "result.json").read_text(encoding="utf-8"))
-        told = result["account"]
-        checks = {
-            "every step was committed": result["steps"] == STEPS,
-            "one worker was lost": result["workers_lost"] == 1,
-            "the losses are those of one machine": told["checked"] is True,
-            "the parts are all of the devices' time": all(sum(stage.values()) > 0 for stage in told["stage_device_ns"]) and
-                                                     sum(map(lambda stage: sum(stage.values()), told["stage_device_ns"])) == sum(told["device_ns"].values()),
-            "the kill has its line": [event["event"] for event in told["incidents"]] == ["kill host-2"] and told["incidents"][0]["attempts"] >= 1,
-            "bulk was shrunk, and it is told": told["bulk_scale"] == 0.5,
-        }
-        flipped(folder / "lab" / "run" / "events.jsonl")
-        checks["another loss is found out"] = account(folder) == 8
-    for what, holds in checks.items():
-        print(f"{what}: {'yes' if holds else 'NO'}")
-    return 0 if all(checks.values()) else 1
+def test(folder):
+    result = claims.played(claims.SCENARIOS / "paced-kill.toml", folder / "lab")
+    told = result["account"]
+    checks = {
+        "every step was committed": result["steps"] == STEPS,
+        "one worker was lost": result["workers_lost"] == 1,
+        "the losses are those of one machine": told["checked"] is True,
+        "the parts are all of the devices' time": all(sum(stage.values()) > 0 for stage in told["stage_device_ns"]) and
+                                                 sum(map(lambda stage: sum(stage.values()), told["stage_device_ns"])) == sum(told["device_ns"].values()),
+        "the kill has its line": [event["event"] for event in told["incidents"]] == ["kill host-2 (stage 1, replica 0)"] and told["incidents"][0]["attempts"] >= 1,
+        "bulk was shrunk, and it is told": told["bulk_scale"] == 0.5,
+    }
+    flipped(folder / "lab" / "run" / "events.jsonl")
+    return checks | {"another loss is found out": account(folder) == 8}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(claims.hold(test))

@@ -4,17 +4,14 @@ In:   STAGECOACH_BUILD_DIR. Exit status: 0, 1, or 77 where this machine cannot r
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from lab.lib import network, programs  # noqa: E402
+from lab.lib import claims, network, programs  # noqa: E402
 
-SCENARIO = programs.ROOT / "lab" / "scenarios" / "two-hosts.toml"
 PLAYED = ["continue", "cut", "degrade", "stop"]
 
 
@@ -29,30 +26,15 @@ def unsplit_bits(folder):
     return {str(event["step"]): event["loss_bits"] for event in events if event["kind"] == "step_committed"}
 
 
-def main():
-    reason = network.why_not()
-    if reason:
-        print(f"skipped: {reason}")
-        return network.SKIPPED
-    with tempfile.TemporaryDirectory(prefix=network.owner_tag()) as place:
-        folder = pathlib.Path(place)
-        done = subprocess.run([sys.executable, str(programs.ROOT / "lab" / "run"), str(SCENARIO), "--out", str(folder / "lab")], check=False,
-                              env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-        if done.returncode != 0:
-            for path in sorted((folder / "lab").glob("*/output")):
-                print(f"--- {path.parent.name}\n{path.read_text(encoding='utf-8', errors='replace')[-2000:]}")
-            return 1
-        result = json.loads((folder / "lab" / "result.json").read_text(encoding="utf-8"))
-        checks = {
-            "the timeline was played": sorted(event["do"] for event in result["timeline"]) == sorted(PLAYED),
-            "the road lost packets": sum(sums["lost_packets"] for sums in result["traffic"].values()) > 0,
-            "nobody was lost": result["workers_lost"] == 0,
-            "the losses are those of one process": result["loss_bits"] == unsplit_bits(folder),
-        }
-    for what, holds in checks.items():
-        print(f"{what}: {'yes' if holds else 'NO'}")
-    return 0 if all(checks.values()) else 1
+def test(folder):
+    result = claims.played(claims.SCENARIOS / "two-hosts.toml", folder / "lab")
+    return {
+        "the timeline was played": sorted(event["do"] for event in result["timeline"]) == sorted(PLAYED),
+        "the road lost packets": sum(sums["lost_packets"] for sums in result["traffic"].values()) > 0,
+        "nobody was lost": result["workers_lost"] == 0,
+        "the losses are those of one process": result["loss_bits"] == unsplit_bits(folder),
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(claims.hold(test))

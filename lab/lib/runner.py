@@ -1,34 +1,28 @@
-"""Runs a scenario: the real program in namespaces, its timeline, what it left behind.
+"""Runs a scenario: the real program in namespaces, and what strikes it.
 
-In:   a Scenario, a folder for everything. Out: result.json in that folder; logs and the run's own folder beside it.
+In:   a Scenario, a folder for everything. Out: result.json in that folder (outcome.py); logs and the run's own folder beside it.
 """
 
 import json
 import math
-import random
 import signal
 import subprocess
 import time
-import tomllib
 
-from lab.lib import measure, network, programs
+from lab.lib import measure, network, outcome, programs
 from lab.lib.network import Refusal
-from lab.lib.scenario import COORDINATOR, Event, road_words, toml_text
+from lab.lib.scenario import COORDINATOR, road_words, toml_text
+from lab.lib.timeline import UNDO, Timeline
 
 PORT = 4433
 GATHER_PATIENCE_S = 300
 END_PATIENCE_S = 30
 LOOK_S = 0.05
+STAGE_LOST = 5            # exit status of a coordinator that a stage's last worker has left (docs/OPERATING.md)
 # A nice value is a factor of 1.25 in the share of a busy processor.
 NICE_BASE = 1.25
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
-UNDO = "as before"        # the roads of a host that was cut off or degraded
-MOVED_TO = "10.77.250."  # addresses that no host begins with
-
-
-def undoing(event, now_s):
-    """What ends an event that was to last a while."""
-    return Event(now_s + event.for_s, {"stop": "continue"}.get(event.do, UNDO), event.hosts, event.others)
+MOVED_TO = "10.77.250."   # addresses that no host begins with
 
 
 class EventLog:
@@ -57,6 +51,13 @@ class EventLog:
     def last_step(self):
         return max((event["step"] for event in self.events if event["kind"] == "step_committed"), default=0)
 
+    def begun(self):
+        """Whether training has begun since the coordinator's last start."""
+        for event in reversed(self.events):
+            if event["kind"] in ("attempt_opened", "run_started"):
+                return event["kind"] == "attempt_opened"
+        return False
+
     def began_s(self):
         return next((event["time_ms"] / 1000 for event in self.events if event["kind"] == "attempt_opened"), None)
 
@@ -68,8 +69,10 @@ class Runner:
         self.run_folder = folder / "run"
         self.log = EventLog(self.run_folder / "events.jsonl")
         self.processes, self.done, self.net = {}, [], None
-        self.dice = random.Random(scenario.seed)
-        self.moves = 0
+        self.timeline = Timeline(scenario)
+        self.moves, self.shown, self.seen, self.states = 0, 0, 0, {}
+        self.again_s = None          # when everything is started again
+        self.asked_to_stop = self.is_down = False
 
     def run(self):
         """Returns the result, which also lies in result.json."""
@@ -82,8 +85,8 @@ class Runner:
             self.say(f"{self.scenario.name}: {self.scenario.what}\n{len(self.scenario.workers)} workers, {self.scenario.stages} stages x "
                      f"{self.scenario.replicas} replicas; everything is kept in {self.folder}")
             self.start_all()
-            code = self.follow()
-            return self.result(code, self.net.counts())
+            self.follow()
+            return outcome.result(self, self.net.counts())
 
     def prepare(self):
         """Writes what the programs read: the scenario as it is run, the run's settings, the paced devices."""
@@ -95,27 +98,34 @@ class Runner:
             if done.returncode != 0:
                 raise Refusal(done.stderr.strip())
 
-    def start_all(self):
-        self.start(self.scenario.coordinator)
+    def start_all(self, resume=False):
+        starts = self.log.count("run_started")
+        self.start(self.scenario.coordinator, resume)
         link_path = self.run_folder / "link"
-        measure.wait_until(lambda: link_path.exists() or self.ended(COORDINATOR), "the join link", GATHER_PATIENCE_S)
+        self.wait(lambda: (link_path.exists() and self.log.count("run_started") > starts) or self.ended(COORDINATOR), "the coordinator and its join link")
         # One after the other: workers get their stages in the order in which they join.
         for worker in self.scenario.workers:
-            if worker.later or self.ended(COORDINATOR):
-                continue
+            if self.ended(COORDINATOR):
+                return
             before = self.log.count("worker_joined")
             self.start(worker)
-            measure.wait_until(lambda: self.log.count("worker_joined") > before or self.ended(worker.name) or self.ended(COORDINATOR),
-                               f"{worker.name} to join", GATHER_PATIENCE_S)
+            self.wait(lambda: self.log.count("worker_joined") > before or self.ended(worker.name) or self.ended(COORDINATOR), f"{worker.name} to join")
+
+    def wait(self, condition, what):
+        """Waits while the timeline goes on: what keeps somebody away may end by it."""
+        def looked():
+            self.look()
+            return condition()
+        measure.wait_until(looked, what, GATHER_PATIENCE_S)
 
     def start(self, host, resume=False):
         folder = self.folder / host.name
         folder.mkdir(parents=True, exist_ok=True)
         if host.name == COORDINATOR:
             words = [self.program, "coordinate", "--plain", *(["--resume", self.run_folder] if resume else [self.folder / "config.toml"])]
-            settings = {"network.listen": f"{host.address}:{PORT}"}
+            settings = {"network.listen": f"{host.address}:{PORT}", "network.join_deadline_s": GATHER_PATIENCE_S}
             if not resume:
-                settings |= {"run.dir": self.run_folder, "data.shard_cache": self.folder / "shards", "network.join_deadline_s": GATHER_PATIENCE_S}
+                settings |= {"run.dir": self.run_folder, "data.shard_cache": self.folder / "shards"}
             words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         else:
             link = (self.run_folder / "link").read_text(encoding="utf-8").strip()
@@ -128,77 +138,137 @@ class Runner:
         with open(folder / "output", "ab") as output:
             self.processes[host.name] = self.net.popen(host.name, words, cwd=programs.ROOT, stdout=output, stderr=subprocess.STDOUT)
 
+    def end(self, name):
+        """Ends a process that may be standing still; nothing where there is none."""
+        if name in self.processes and not self.ended(name):
+            self.processes[name].kill()
+            self.processes[name].wait()
+
     def ended(self, name):
         return name in self.processes and self.processes[name].poll() is not None
 
+    def at_work(self):
+        """Whom churn may strike."""
+        if self.ended(COORDINATOR):
+            return []
+        return [worker.name for worker in self.scenario.workers if worker.name in self.processes and not self.ended(worker.name)]
+
+    def now_s(self):
+        """Since training began; below zero before that."""
+        return time.time() - self.log.began_s() if self.log.began_s() else -1.0
+
     def follow(self):
-        """Plays the timeline until the coordinator has ended; returns its exit code."""
-        waiting = sorted(self.scenario.events, key=lambda event: event.at_s)
-        churn_s = self.next_churn(0.0)
-        shown, asked_to_stop = 0, False
-        while not self.ended(COORDINATOR):
-            self.log.read()
-            now_s = time.time() - self.log.began_s() if self.log.began_s() else -1.0
-            while waiting and waiting[0].at_s <= now_s:
-                event = waiting.pop(0)
-                self.play(event)
-                if event.for_s is not None:
-                    waiting = sorted([*waiting, undoing(event, now_s)], key=lambda each: each.at_s)
-            if churn_s is not None and churn_s <= now_s:
-                waiting = sorted([*waiting, *self.churn_event(churn_s)], key=lambda each: each.at_s)
-                churn_s = self.next_churn(churn_s)
-            if self.log.last_step() >= shown + 5:
-                shown = self.log.last_step()
-                self.say(f"step {shown}")
-            if not asked_to_stop and self.is_over(now_s):
-                asked_to_stop = True
+        """Plays the timeline until the run has ended and is not started again."""
+        while True:
+            self.look()
+            if self.ended(COORDINATOR):
+                if not self.goes_on():
+                    break
+                if time.monotonic() >= self.again_s:
+                    self.start_again()
+            elif not self.asked_to_stop and self.is_over():
+                self.asked_to_stop, self.is_down = True, not self.log.begun()
                 self.processes[COORDINATOR].send_signal(signal.SIGINT)  # finishes its step and writes a checkpoint
             time.sleep(LOOK_S)
-        self.log.read()
         deadline = time.monotonic() + END_PATIENCE_S
         for worker in self.scenario.workers:
             while worker.name in self.processes and not self.ended(worker.name) and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
-        for event in waiting:
-            self.say(f"the run ended before {event.at_s:g} s: {event.text()} was not played")
-        return self.processes[COORDINATOR].returncode
+        self.look()
+        for event in self.timeline.waiting:
+            if event.do != UNDO:
+                self.say(f"the run ended before {event.at_s:g} s: {event.text()} was not played")
 
-    def is_over(self, now_s):
+    def look(self):
+        """Reads what has happened, and plays what is due."""
+        self.log.read()
+        for event in self.log.events[self.seen:]:
+            self.note_checkpoint(event)
+        self.seen = len(self.log.events)
+        if not self.asked_to_stop:
+            for event in self.timeline.due(self.now_s(), self.at_work):
+                self.play(event)
+        if self.log.last_step() >= self.shown + 5:
+            self.shown = self.log.last_step()
+            self.say(f"step {self.shown}")
+
+    def note_checkpoint(self, event):
+        """Keeps the state's hash: of the checkpoints themselves only the newest stay."""
+        if event["kind"] == "checkpoint_written":
+            manifest = self.run_folder / "checkpoints" / f"step-{event['step']:08d}" / "manifest.json"
+            if manifest.exists():
+                self.states[str(event["step"])] = json.loads(manifest.read_text(encoding="utf-8"))["state_sha256"]
+
+    def is_over(self):
         """Whether the run is to be stopped now; one whose own settings end it there ends by itself."""
         own_end = self.scenario.config.get("schedule", {}).get("steps")
         enough = self.scenario.steps is not None and self.scenario.steps != own_end and self.log.last_step() >= self.scenario.steps
-        return enough or (self.scenario.duration_s is not None and now_s >= self.scenario.duration_s)
+        return enough or (self.scenario.duration_s is not None and self.now_s() >= self.scenario.duration_s)
 
-    def next_churn(self, after_s):
-        churn = self.scenario.churn
-        if churn is None:
-            return None
-        at_s = max(after_s, churn.get("from", 0.0)) + self.dice.expovariate(1 / churn["every"])
-        return at_s if at_s <= churn.get("until", math.inf) else None
+    def goes_on(self):
+        """After the coordinator's end: whether, and when, an operator starts everything again."""
+        if self.again_s is not None:
+            return True
+        killed = self.processes[COORDINATOR].returncode == -signal.SIGKILL
+        if self.scenario.resume_s is None or self.asked_to_stop or not (killed or self.processes[COORDINATOR].returncode == STAGE_LOST):
+            return False
+        why = "the coordinator is dead" if killed else "a stage has lost its last worker"
+        again_at_s = self.now_s() + self.scenario.resume_s
+        if self.scenario.duration_s is not None and again_at_s >= self.scenario.duration_s:
+            self.is_down = True
+            self.say(f"{self.now_s():.1f} s: {why}; the scenario is over before anybody starts everything again, at {again_at_s:.1f} s")
+            return False
+        self.say(f"{self.now_s():.1f} s: {why}; everything is started again in {self.scenario.resume_s:g} s")
+        self.again_s = time.monotonic() + self.scenario.resume_s
+        return True
 
-    def churn_event(self, at_s):
-        alive = [worker.name for worker in self.scenario.workers if worker.name in self.processes and not self.ended(worker.name)]
-        return [Event(at_s, self.scenario.churn["do"], [self.dice.choice(alive)], None, self.scenario.churn.get("for"))] if alive else []
+    def start_again(self):
+        """What an operator does: ends what is left, starts the coordinator from its newest checkpoint, then all workers."""
+        for host in self.scenario.hosts():
+            self.end(host.name)
+        self.again_s = None
+        self.start_all(resume=True)
+        start = next((event for event in reversed(self.log.read()) if event["kind"] == "run_started"), {"step": 0})
+        self.say(f"{self.now_s():.1f} s: started again from step {start['step']}")
+        if self.done:
+            self.done[-1]["resumed_from"] = start["step"]
 
     def play(self, event):
+        struck = [host for host in self.scenario.hosts() if host.name in event.hosts]
+        if event.do in SIGNALS:
+            struck = [host for host in struck if host.name in self.processes and not self.ended(host.name)]
+        if not struck:
+            return self.say(f"{event.at_s:.1f} s: {event.text()}: its process has ended already")
         self.say(f"{event.at_s:.1f} s: {event.text()}")
         if event.do != UNDO:
-            self.done.append({"time_ms": time.time() * 1000, "do": event.do, "who": event.hosts, "after_step": self.log.last_step()})
-        for name in event.hosts:
-            host = next(each for each in self.scenario.hosts() if each.name == name)
-            if event.do in SIGNALS and not self.ended(name):
-                self.processes[name].send_signal(SIGNALS[event.do])
-            elif event.do == "restart":
-                self.processes[name].kill()
-                self.processes[name].wait()
-                self.start(host, resume=True)
-            elif event.do == "join":
+            self.done.append({"at_s": self.now_s(), "time_ms": time.time() * 1000, "do": event.do, "who": event.hosts, "text": self.label(event),
+                              "after_step": self.log.last_step()})
+        for host in struck:
+            self.strike(event, host)
+
+    def strike(self, event, host):
+        if event.do in SIGNALS:
+            self.processes[host.name].send_signal(SIGNALS[event.do])
+        elif event.do in ("restart", "join"):
+            if event.do == "restart":
+                self.end(host.name)
+            if host.name == COORDINATOR:
+                self.again_s = time.monotonic()  # with all workers: those of a former coordinator are sent away
+            elif host.name not in self.processes or self.ended(host.name):
                 self.start(host)
-            elif event.do == "move":
-                self.moves += 1
-                self.net.ask(f"address {name} {MOVED_TO}{self.moves}")
-            elif event.do in ("cut", "degrade", UNDO):
-                self.change_roads(event, host)
+        elif event.do == "move":
+            self.moves += 1
+            self.net.ask(f"address {host.name} {MOVED_TO}{self.moves}")
+        elif event.do in ("cut", "degrade", UNDO):
+            self.change_roads(event, host)
+        if event.do == "kill" and host.name != COORDINATOR and self.log.begun() is False and not self.ended(COORDINATOR):
+            self.end(host.name)
+            self.start(host)  # the operator is at it, and a run needs all to begin
+
+    def label(self, event):
+        """The event in words, with the seat of a single worker."""
+        seat = self.scenario.seat(event.hosts[0]) if len(event.hosts) == 1 else None
+        return event.text() + (f" (stage {seat[0]}, replica {seat[1]})" if seat else "")
 
     def change_roads(self, event, host):
         for (a, b), road in self.scenario.roads.items():
@@ -210,68 +280,3 @@ class Runner:
         host_words = host.words() if event.do == UNDO else event.host_words
         if host_words:
             self.net.ask(f"host {host.name} {host_words}")
-
-    def result(self, code, counts):
-        result = {"scenario": self.scenario.name, "what": self.scenario.what, "stages": self.scenario.stages, "replicas": self.scenario.replicas,
-                  "exit": code, "exits": {name: process.poll() for name, process in self.processes.items()}, **self.outcome(),
-                  "timeline": self.recoveries(), "traffic": self.traffic(counts), "account": self.account()}
-        (self.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        return result
-
-    def outcome(self):
-        """What the event log and the last checkpoint say."""
-        events = self.log.events
-        commits = [event for event in events if event["kind"] == "step_committed"]
-        bits = {str(event["step"]): event["loss_bits"] for event in commits}
-        manifests = sorted((self.run_folder / "checkpoints").glob("step-*[0-9]/manifest.json"))
-        state = json.loads(manifests[-1].read_text(encoding="utf-8")) if manifests else {}
-        seconds = (commits[-1]["time_ms"] - commits[0]["time_ms"]) / 1000 if len(commits) > 1 else 0
-        tokens = self.tokens_a_step()
-        gaps = sorted((later["time_ms"] - earlier["time_ms"]) / 1000 for earlier, later in zip(commits, commits[1:]))
-        return {"steps": len(bits), "loss_bits": bits, "losses": {str(event["step"]): event["loss"] for event in commits},
-                "validation_bits": {str(event["step"]): event["loss_bits"] for event in events if event["kind"] == "evaluated"},
-                "validation": {str(event["step"]): event["loss"] for event in events if event["kind"] == "evaluated"},
-                "checkpoint": manifests[-1].parent.name if manifests else None, "state_sha256": state.get("state_sha256"),
-                "seconds": seconds, "step_s": gaps[len(gaps) // 2] if gaps else None,
-                "tokens_per_s": tokens * (len(commits) - 1) / seconds if seconds else None,
-                "workers_lost": sum(event["kind"] == "worker_lost" for event in events),
-                "attempts": max((event["attempt"] for event in events if event["kind"] == "attempt_opened"), default=0)}
-
-    def tokens_a_step(self):
-        path = self.run_folder / "config.toml"
-        if not path.exists():
-            return 0
-        batch = tomllib.loads(path.read_text(encoding="utf-8"))["batch"]
-        return batch["sequences"] * batch["tokens"] * batch["microbatches"]
-
-    def account(self):
-        """Where the devices' time went: `stagecoach account`, whose text lies in account.txt. None where it has nothing to tell."""
-        struck = self.folder / "struck"
-        struck.write_text("".join(json.dumps({"time_ms": int(event["time_ms"]), "what": f"{event['do']} {', '.join(event['who'])}"}) + "\n" for event in self.done),
-                          encoding="utf-8")
-        traces = [path for worker in self.scenario.workers for path in sorted((self.folder / worker.name).glob("trace-*")) if path.stat().st_size > 0]
-        if not traces:
-            return None
-        words = [self.program, "account", self.run_folder, *traces, "--struck", struck]
-        text = subprocess.run(words, capture_output=True, text=True, check=False)
-        (self.folder / "account.txt").write_text(text.stdout + text.stderr, encoding="utf-8")
-        told = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
-        return json.loads(told.stdout) if told.stdout else None
-
-    def recoveries(self):
-        """Each event of the timeline with the time until the next step was committed."""
-        commits = [event for event in self.log.events if event["kind"] == "step_committed"]
-        for played in self.done:
-            later = next((event for event in commits if event["time_ms"] > played["time_ms"]), None)
-            played["recovery_s"] = (later["time_ms"] - played["time_ms"]) / 1000 if later else None
-        return self.done
-
-    def traffic(self, counts):
-        """Bytes of IP packets that each host sent and got."""
-        sums = {host.name: {"sent_bytes": 0, "got_bytes": 0, "lost_packets": 0, "dropped_packets": 0} for host in self.scenario.hosts()}
-        for (source, target), count in counts.items():
-            sums[source]["sent_bytes"] += count["bytes"]
-            sums[target]["got_bytes"] += count["bytes"]
-            sums[source]["lost_packets"] += count["lost"]
-            sums[source]["dropped_packets"] += count["dropped"]
-        return sums

@@ -22,6 +22,7 @@ PATH = {"between", "jitter", "loss", "round_trip"}
 EVENT = {"at", "do", "worker", "host", "between", "for", "up", "down", "loss", "jitter", "round_trip"}
 ACTIONS = {"kill", "stop", "continue", "restart", "cut", "degrade", "move", "join"}
 CHURN = {"every", "do", "for", "from", "until"}
+CHURN_ACTIONS = ("kill", "stop", "restart", "cut")
 TIME_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 RATE_BPS = {"bps": 1, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9}
 QUEUE_S = 0.1
@@ -75,6 +76,7 @@ class Scenario:
     roads: dict             # {(name, name): settings of both directions}
     events: list
     churn: dict | None
+    resume_s: float | None  # until the operator starts a run again that has ended for want of workers
     text: dict              # the scenario as it is run: of the asked size, with its settings
 
     @property
@@ -83,6 +85,11 @@ class Scenario:
 
     def hosts(self):
         return [self.coordinator, *self.workers]
+
+    def seat(self, name):
+        """(stage, replica) of a worker: stages are dealt in the order in which workers join. None for the coordinator."""
+        number = next((number for number, worker in enumerate(self.workers) if worker.name == name), None)
+        return None if number is None else (number % self.stages, number // self.stages)
 
 
 def refuse_unknown(table, known, where):
@@ -227,6 +234,18 @@ def event_of(table, hosts, where):
     return Event(seconds(table.get("at"), f"{where} at"), do, struck, others, seconds(table["for"], where) if "for" in table else None, words, host_words)
 
 
+def churn_of(table):
+    if table is None:
+        return None
+    refuse_unknown(table, CHURN, "[churn]")
+    churn = {"do": table.get("do"), **{key: seconds(table[key], f"[churn] {key}") for key in CHURN - {"do"} if key in table}}
+    if churn.get("every", 0) <= 0 or churn["do"] not in CHURN_ACTIONS:
+        raise Refusal(f"[churn] needs every, the mean time between two events, above 0, and do = {', '.join(CHURN_ACTIONS)}")
+    if churn["do"] in ("stop", "cut") and "for" not in churn:
+        raise Refusal(f"[churn] do = \"{churn['do']}\" needs for: how long each lasts")
+    return churn
+
+
 def size_of(config, size, workers):
     """Returns stages and replicas; `size` ("4x2") takes the first workers of a larger scenario."""
     layout = config.setdefault("layout", {})
@@ -242,7 +261,7 @@ def size_of(config, size, workers):
 
 
 def with_settings(text, settings):
-    """Puts "group.key=value" into [config], and "scenario.key=value" into [scenario]."""
+    """Puts "group.key=value" into [config]; "scenario.key=value" into [scenario], "churn.key=value" into [churn]."""
     for setting in settings:
         mark = re.fullmatch(r"([a-z_]+)\.([a-z_0-9]+)=(.*)", setting)
         if not mark:
@@ -251,7 +270,7 @@ def with_settings(text, settings):
             value = tomllib.loads(f"value = {mark[3]}")["value"]
         except tomllib.TOMLDecodeError:
             value = mark[3]  # a text without its quotes
-        group = text.setdefault("scenario", {}) if mark[1] == "scenario" else text.setdefault("config", {}).setdefault(mark[1], {})
+        group = (text if mark[1] in ("scenario", "churn") else text.setdefault("config", {})).setdefault(mark[1], {})
         group[mark[2]] = value
 
 
@@ -306,13 +325,11 @@ def load(path, size=None, settings=()):
     stages, replicas = size_of(config, size, workers)
     workers = workers[:stages * replicas]
     hosts = [coordinator, *workers]
-    churn = text.get("churn")
-    if churn is not None:
-        refuse_unknown(churn, CHURN, "[churn]")
-        churn = {"do": churn.get("do"), **{key: seconds(churn[key], f"[churn] {key}") for key in CHURN - {"do"} if key in churn}}
-        if "every" not in churn or churn["do"] not in ("kill", "stop", "restart", "cut"):
-            raise Refusal("[churn] needs every, and do = kill, stop, restart or cut")
+    later = next((worker.name for worker in workers if worker.later), None)
+    if later:
+        raise Refusal(f"host {later} joins later, and a run takes no workers after it has begun: leave its join out. The event join starts a worker "
+                      "whose process has ended")
     return Scenario(path.stem, about["what"], about.get("seed", 1), about.get("steps"),
                     seconds(about["duration"], "[scenario] duration") if "duration" in about else None, config, stages, replicas, coordinator,
                     workers, roads_of(text, hosts, trips), [event_of(table, hosts, f"[[events]] {number}") for number, table in enumerate(text.get("events", []), 1)],
-                    churn, resized(text, workers))
+                    churn_of(text.get("churn")), seconds(about["resume"], "[scenario] resume") if "resume" in about else None, resized(text, workers))

@@ -1,0 +1,42 @@
+"""Claim: a paced run that loses a worker, and then the last one of a stage, is started again and goes on from its checkpoint; every loss and the
+final weights are those of one machine doing all of it, and of the same run without events.
+
+In:   STAGECOACH_BUILD_DIR. Exit status: 0, 1, or 77 where this machine cannot run a lab (it says why).
+"""
+
+import pathlib
+import sys
+import tomllib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from lab.lib import claims, report, scenario  # noqa: E402
+
+SCENARIO = claims.SCENARIOS / "churn-small.toml"
+
+
+def test(folder):
+    text = tomllib.loads(SCENARIO.read_text(encoding="utf-8"))
+    steps = text["scenario"]["steps"]
+    del text["events"]
+    calm = folder / "calm.toml"
+    calm.write_text(scenario.toml_text(text) + "\n", encoding="utf-8")
+    struck, undisturbed = claims.played(SCENARIO, folder / "struck"), claims.played(calm, folder / "calm")
+    told = struck["account"]
+    last = told["incidents"][-1]
+    return {
+        "every step was committed": struck["steps"] == steps and told["steps"] == steps,
+        "the timeline was played": [event["do"] for event in struck["timeline"]] == ["restart", "join", "kill"],
+        "a run that goes on takes nobody": "takes no more workers" in (folder / "struck" / "host-2" / "output").read_text(encoding="utf-8"),
+        "the run was started again once": told["resumes"] == 1 and "started again from step" in last["event"],
+        "its event tells how long that took": last["to_work_ns"] and last["to_new_ns"] >= last["to_commit_ns"] > last["to_work_ns"],
+        "work was done again": 0 < told["repeated_share"] < 1 and last["repeated_ns"] > 0,
+        "steps that were done again came out the same": struck["repeated_differently"] == [],
+        "losses and weights are those of one machine": told["checked"] is True and told["weights"]["step"] == steps,
+        "they are those of the undisturbed run": report.compare(struck, undisturbed) and set(struck["loss_bits"]) == set(undisturbed["loss_bits"]) and
+                                                 struck["state_sha256"] == undisturbed["state_sha256"] is not None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(claims.hold(test))
