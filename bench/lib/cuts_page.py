@@ -8,8 +8,9 @@ Why:  every sentence with a number in it is made from the results, so that a pag
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
+
+import drawing
 
 TOKENS = "resbm+tokens"
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
@@ -204,18 +205,8 @@ def write(page, results, wanted, machine, root):
 
 
 def draw(page, results, root):
-    """Draws with this Python's matplotlib, else with that of an environment made for it. Returns its name and version."""
-    python = sys.executable
-    if subprocess.run([python, "-c", "import matplotlib"], capture_output=True, check=False).returncode != 0:
-        environment = root / ".stagecoach" / "bench" / "venv"
-        python = str(environment / "bin" / "python")
-        if not pathlib.Path(python).exists():
-            subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        if subprocess.run([python, "-c", "import matplotlib"], capture_output=True, check=False).returncode != 0:
-            subprocess.run([python, "-m", "pip", "install", "-q", "matplotlib"], check=True)
-    drawn = subprocess.run([python, str(pathlib.Path(__file__).parent / "cuts_picture.py"), str(page.with_suffix(""))],
-                           input=json.dumps(results), capture_output=True, text=True, check=False)
-    if drawn.returncode != 0:
-        print(f"no picture: {drawn.stderr[-500:]}", file=sys.stderr)
-        return None
-    return drawn.stdout.strip()
+    """Returns the name and version of what drew; None where there is no picture."""
+    drawn, why_not = drawing.draw(root, pathlib.Path(__file__).parent / "cuts_picture.py", page.with_suffix(""), text=json.dumps(results))
+    if drawn is None:
+        print(f"no picture: {why_not}", file=sys.stderr)
+    return drawn

@@ -55,14 +55,15 @@ def of_log(runner):
     manifests = sorted((runner.run_folder / "checkpoints").glob("step-*[0-9]/manifest.json"))
     state = json.loads(manifests[-1].read_text(encoding="utf-8")) if manifests else {}
     seconds = (commits[-1]["time_ms"] - commits[0]["time_ms"]) / 1000 if len(commits) > 1 else 0
-    gaps = [(later["time_ms"] - earlier["time_ms"]) / 1000 for earlier, later in zip(commits, commits[1:]) if later["step"] == earlier["step"] + 1]
+    gaps = {str(later["step"]): (later["time_ms"] - earlier["time_ms"]) / 1000 for earlier, later in zip(commits, commits[1:])
+            if later["step"] == earlier["step"] + 1}
     return {"steps": len(bits), "loss_bits": bits, "losses": {str(event["step"]): event["loss"] for event in commits},
             "validation_bits": {str(event["step"]): event["loss_bits"] for event in evaluations},
             "validation": {str(event["step"]): event["loss"] for event in evaluations},
             "steps_repeated": len(commits) - len(bits),
             "repeated_differently": sorted({event["step"] for event in commits if bits[str(event["step"])] != event["loss_bits"]}),
             "checkpoint": manifests[-1].parent.name if manifests else None, "state_sha256": state.get("state_sha256"), "states": runner.states,
-            "seconds": seconds, "step_s": statistics.median(gaps) if gaps else None,
+            "seconds": seconds, "step_s": statistics.median(gaps.values()) if gaps else None, "step_seconds": gaps,
             "tokens_per_s": tokens_a_step(runner) * (len(bits) - 1) / seconds if seconds else None,
             "workers_lost": sum(event["kind"] == "worker_lost" for event in events),
             "resumes": max(0, sum(event["kind"] == "run_started" for event in events) - 1),

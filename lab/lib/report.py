@@ -30,8 +30,8 @@ def figures(result):
     yield "seconds a step, median", result["step_s"]
     yield "tokens/s", result["tokens_per_s"]
     for part in PARTS:
-        yield f"device time: {part}, %", account and 100 * account["device_ns"][part] / max(1, sum(account["device_ns"].values())) or None
-    yield "flush by arithmetic, %", account and 100 * account["flush_arithmetic"] or None
+        yield f"device time: {part}, %", 100 * account["device_ns"][part] / max(1, sum(account["device_ns"].values())) if account else None
+    yield "flush by arithmetic, %", 100 * account["flush_arithmetic"] if account else None
     yield "bulk scale", account.get("bulk_scale")
     yield "work done again, % of all", 100 * account["repeated_share"] if account.get("incidents") else None
     yield "workers lost", result["workers_lost"]
@@ -58,14 +58,21 @@ def show(result, account=""):
 
 
 def beside(results):
-    """Rows of all results' figures, and of their ratios where there are two."""
+    """Rows of all results' figures; where there are two, of their ratios, and of the differences of percentages."""
     tables = [dict(figures(result)) for result in results]
     for what in dict.fromkeys(key for each in tables for key in each):
         values = [each.get(what) for each in tables]
         if all(value is None for value in values):
             continue
-        numbers = len(values) == 2 and all(isinstance(value, (int, float)) for value in values) and values[1]
-        yield (what, *(text(value, 5) for value in values), *([text(float(values[0] / values[1])) if numbers else ""] if len(values) == 2 else []))
+        yield (what, *(text(value, 5) for value in values), *([against(what, *values)] if len(values) == 2 else []))
+
+
+def against(what, one, other):
+    if not all(isinstance(value, (int, float)) for value in (one, other)):
+        return ""
+    if "%" in what:
+        return f"{one - other:+.2f}"
+    return text(float(one / other)) if other else ""
 
 
 def agreement(what, one, other):
@@ -96,7 +103,7 @@ def agreements(one, other):
 
 def compare(one, other):
     """Prints both results and returns whether all that both have is equal: losses, validation losses, weights."""
-    table.show(("", one["scenario"], other["scenario"], "ratio"), beside([one, other]))
+    table.show(("", one["scenario"], other["scenario"], "ratio, or %"), beside([one, other]))
     print()
     told = [each for each in agreements(one, other) if each[0]]
     for sentence, _ in told:
