@@ -215,6 +215,35 @@ TEST_P(EndpointContract, more_frames_than_the_limit_at_once_all_arrive) {
   EXPECT_EQ(seen.size(), kFrames);
 }
 
+// Claim: an owner that sleeps until next_deadline() does not sleep on events that it has not taken.
+TEST_P(EndpointContract, events_that_wait_are_a_deadline) {
+  auto a = party(), b = party();
+  join(*a, *b);
+  ASSERT_TRUE(a->send(*b, numbered(1), Priority::forward).ok());
+  std::vector<Endpoint*> endpoints{&a->road(), &b->road()};
+  // Nobody takes b's events meanwhile: the turns only carry the frame over.
+  for (int i = 0; i < 50; ++i) harness_->turn(endpoints);
+  EXPECT_LE((*b)->next_deadline(), harness_->now());
+  b->collect();
+  EXPECT_EQ(b->frame_count(), 1u);
+  pass({a.get(), b.get()}, base::Duration::milliseconds(100));
+  EXPECT_GT((*b)->next_deadline(), harness_->now()) << "and with nothing to take there is none at once";
+}
+
+// Claim: take_in() alone brings what has arrived.
+TEST_P(EndpointContract, taking_in_brings_what_has_arrived) {
+  auto a = party(), b = party();
+  join(*a, *b);
+  ASSERT_TRUE(a->send(*b, numbered(1), Priority::forward).ok());
+  std::vector<Endpoint*> sender{&a->road()};
+  for (int i = 0; i < 1000 && b->frame_count() == 0; ++i) {
+    harness_->turn(sender);
+    (*b)->take_in(harness_->now());
+    b->collect();
+  }
+  EXPECT_EQ(b->frame_count(), 1u);
+}
+
 // Claim: send() to nobody is not_found; beyond the length limits it is too_large, and the link stays up.
 TEST_P(EndpointContract, send_refuses_with_codes) {
   auto a = party(), b = party();

@@ -130,8 +130,13 @@ class Endpoint {
   /// Takes what has happened since the last call, oldest first.
   virtual std::vector<Event> take_events() = 0;
 
-  /// When the endpoint wants to be driven again though nothing arrived; never() where it does not.
+  /// When the endpoint wants to be driven again though nothing arrived; never() where it does not. Not later than the newest advance()
+  /// while events wait to be taken: nothing else would wake the owner for them.
   virtual base::Instant next_deadline() const = 0;
+
+  /// The reading half of advance(): takes in what has arrived, lets timers pass, and sends nothing. advance() must follow at once: what
+  /// the events of this call make the owner send leaves together with the acknowledgements, and wakes the peer once instead of twice.
+  virtual void take_in(base::Instant now) = 0;
 
   /// Lets time pass to `now` (never backwards) and does all the I/O that is possible without waiting.
   virtual void advance(base::Instant now) = 0;

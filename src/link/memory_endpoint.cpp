@@ -28,13 +28,18 @@ MemoryEndpoint::MemoryEndpoint(MemoryRoad& road, const PeerId& self, const Limit
 
 MemoryEndpoint::~MemoryEndpoint() { road_.inboxes_.erase(address_); }
 
+void MemoryEndpoint::take_in(Instant now) {
+  now_ = std::max(now_, now);
+  uplink_.advance(now_);
+  receive(now_);
+  run_timers();
+}
+
 void MemoryEndpoint::advance(Instant now) {
   now_ = std::max(now_, now);
   dirty_ = false;
-  uplink_.advance(now_);
   start_dials();
-  receive(now_);
-  run_timers();
+  take_in(now);
   judge_waiting();
   send_queued();
 }
@@ -110,7 +115,7 @@ std::optional<LinkStats> MemoryEndpoint::stats(const PeerId& peer) const {
 std::vector<Event> MemoryEndpoint::take_events() { return std::exchange(events_, {}); }
 
 Instant MemoryEndpoint::next_deadline() const {
-  if (dirty_) return now_;
+  if (dirty_ || !events_.empty()) return now_;
   Instant next = Instant::never();
   const auto& inbox = road_.inboxes_.at(address_);
   if (!inbox.empty()) next = inbox.begin()->first;
@@ -243,6 +248,7 @@ void MemoryEndpoint::judge_waiting() {
 void MemoryEndpoint::run_timers() {
   for (auto at = dials_.begin(); at != dials_.end();) {
     const auto dial = at++;
+    if (!dial->second.started) continue;
     if (!dial->second.attempts.empty() && dial->second.gives_up > now_) continue;
     events_.push_back(LinkDown{dial->first, {}, dial->second.reason, dial->second.text});
     dials_.erase(dial);

@@ -75,6 +75,7 @@ class MemoryEndpoint : public Endpoint {
   std::optional<LinkStats> stats(const base::PeerId& peer) const override;
   std::vector<Event> take_events() override;
   base::Instant next_deadline() const override;
+  void take_in(base::Instant now) override;
   void advance(base::Instant now) override;
 
  private:

@@ -52,7 +52,7 @@ bool Loop::all_acknowledged() const {
 void Loop::turn() {
   listen();
   if (monotonic_now() >= handlers_.next_deadline()) handlers_.on_time();
-  advance();  // what the handlers sent
+  advance();  // what the handlers sent, with the acknowledgements of what they heard
   if (!handlers_.done()) sleep_until(std::min(endpoint_.next_deadline(), handlers_.next_deadline()));
 }
 
@@ -63,7 +63,9 @@ void Loop::advance() {
 }
 
 void Loop::listen() {
-  advance();
+  const Duration before = thread_cpu();
+  endpoint_.take_in(monotonic_now());
+  link_cpu_ = link_cpu_ + (thread_cpu() - before);
   for (auto& event : endpoint_.take_events()) {
     if (const auto* up = std::get_if<link::LinkUp>(&event)) linked_.insert(up->peer);
     if (const auto* down = std::get_if<link::LinkDown>(&event)) linked_.erase(down->peer);

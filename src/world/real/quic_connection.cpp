@@ -67,6 +67,7 @@ Result<std::unique_ptr<QuicConnection>> QuicConnection::dial(QuicShared& shared,
   const ngtcp2_cid theirs = random_id(18);
   const ngtcp2_cid ours = random_id(QuicConnectionIds::kOurBytes);
   const ngtcp2_path path = path_of(shared.local, to);
+  connection->at_home_ = to.is_loopback();
   const ngtcp2_callbacks calls = callbacks();
   const ngtcp2_settings settings = connection->settings();
   const ngtcp2_transport_params parameters = connection->parameters();
@@ -86,6 +87,7 @@ Result<std::unique_ptr<QuicConnection>> QuicConnection::accept(QuicShared& share
   connection->tls_ = std::move(tls).value();
   const ngtcp2_cid ours = random_id(QuicConnectionIds::kOurBytes);
   const ngtcp2_path path = path_of(shared.local, incoming.from);
+  connection->at_home_ = incoming.from.is_loopback();
   const ngtcp2_callbacks calls = callbacks();
   ngtcp2_settings settings = connection->settings();
   ngtcp2_transport_params parameters = connection->parameters();
@@ -288,7 +290,9 @@ std::size_t QuicConnection::write(Turn& turn) {
   const bool shared = queue_.bulk_waits() && urgent_at_ + kSharedFor > now_;
   restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight, shared});
   const std::size_t datagram = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
-  const std::size_t burst = std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
+  // Between processes of one machine there is no queue that a burst could fill: a boundary tensor goes whole, and wakes its receiver once.
+  const std::size_t burst = at_home_ ? UdpSocket::kBatchDatagramsMax
+                                     : std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
   for (std::size_t packets = 0; packets < burst && turn.written < turn.bytes_max && !turn.out.blocked(); ++packets) {
     ngtcp2_path_storage path;
     ngtcp2_path_storage_zero(&path);

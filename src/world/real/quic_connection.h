@@ -185,6 +185,7 @@ class QuicConnection {
 
   QuicShared& shared_;
   const bool dialled_;
+  bool at_home_ = false;  // the other end is on this machine, at a loopback address
   const Instant created_;
   std::unique_ptr<TlsSession> tls_;
   ngtcp2_conn* conn_ = nullptr;

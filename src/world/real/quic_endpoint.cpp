@@ -58,16 +58,21 @@ QuicEndpoint::QuicEndpoint(const link::Identity& identity, Options options, UdpS
 
 QuicEndpoint::~QuicEndpoint() { connections_.clear(); }
 
-void QuicEndpoint::advance(Instant now) {
+void QuicEndpoint::take_in(Instant now) {
   now_ = std::max(now_, now);
-  dirty_ = false;
   stateless_answers_ = 0;
   uplink_.advance(now_);
   out_.flush();
-  start_dials();
   receive();
   run_timers();
   settle_all();
+}
+
+void QuicEndpoint::advance(Instant now) {
+  now_ = std::max(now_, now);
+  dirty_ = false;
+  start_dials();
+  take_in(now);
   finish_dials();
   write_all();
   settle_all();
@@ -169,7 +174,7 @@ std::optional<link::LinkStats> QuicEndpoint::stats(const PeerId& peer) const {
 }
 
 Instant QuicEndpoint::next_deadline() const {
-  if (dirty_) return now_;
+  if (dirty_ || !events_.empty()) return now_;
   Instant next = Instant::never();
   bool wants_write = false;
   bool held = false;

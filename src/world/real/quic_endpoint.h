@@ -48,6 +48,7 @@ class QuicEndpoint : public link::Endpoint {
   std::optional<link::LinkStats> stats(const base::PeerId& peer) const override;
   std::vector<link::Event> take_events() override { return std::exchange(events_, {}); }
   base::Instant next_deadline() const override;
+  void take_in(base::Instant now) override;
   void advance(base::Instant now) override;
 
  private:

@@ -57,6 +57,12 @@ link::Address UdpAddress::to_address() const {
   return {text, ntohs(in6.sin6_port)};
 }
 
+bool UdpAddress::is_loopback() const {
+  if (storage.ss_family == AF_INET) return ntohl(reinterpret_cast<const sockaddr_in&>(storage).sin_addr.s_addr) >> 24 == 127;
+  const in6_addr& in6 = reinterpret_cast<const sockaddr_in6&>(storage).sin6_addr;
+  return IN6_IS_ADDR_LOOPBACK(&in6) || (IN6_IS_ADDR_V4MAPPED(&in6) && in6.s6_addr[12] == 127);
+}
+
 Result<UdpAddress> UdpAddress::from(const link::Address& address, int family) {
   UdpAddress result;
   auto& in = reinterpret_cast<sockaddr_in&>(result.storage);

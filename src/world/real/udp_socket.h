@@ -26,6 +26,8 @@ struct UdpAddress {
 
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
   sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+  /// In either family, IPv4 mapped into IPv6 included.
+  bool is_loopback() const;
   /// As people write it; IPv4 mapped into IPv6 is shown as IPv4.
   link::Address to_address() const;
   /// errors: invalid_argument  the host is not a literal of `family`'s reach (an IPv6 socket reaches IPv4 too)

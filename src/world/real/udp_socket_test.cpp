@@ -61,6 +61,10 @@ TEST(UdpSocket, addresses_survive_the_systems_form) {
   const link::Address v4{"192.0.2.7", 4433};
   EXPECT_EQ(UdpAddress::from(v4, AF_INET6)->storage.ss_family, AF_INET6);
   EXPECT_EQ(UdpAddress::from(v4, AF_INET6)->to_address(), v4);
+  for (const char* home : {"127.0.0.1", "127.9.9.9", "::1"}) EXPECT_TRUE(UdpAddress::from({home, 1})->is_loopback()) << home;
+  EXPECT_TRUE(UdpAddress::from({"127.0.0.1", 1}, AF_INET6)->is_loopback());
+  for (const char* away : {"192.0.2.127", "2001:db8::1"}) EXPECT_FALSE(UdpAddress::from({away, 1})->is_loopback()) << away;
+  EXPECT_FALSE(UdpAddress::from(v4, AF_INET6)->is_loopback());
   EXPECT_EQ(UdpAddress::from({"::1", 1}, AF_INET).error().code, base::ErrorCode::invalid_argument);
   EXPECT_EQ(UdpAddress::from({"localhost", 1}).error().code, base::ErrorCode::invalid_argument);
 }

@@ -104,11 +104,10 @@ void WorkerNode::on_link(link::Event& event) {
 void WorkerNode::on_wakeup() {
   if (leave_.exchange(false)) give(worker::LeaveRequested{});
   for (auto& call : calls_.take()) call();
-  // Results first: what is done by then has been told before its result was.
-  auto events = events_.take();
-  for (const Done& done : done_.take())
-    if (trace_) trace_->done(done.op, done.began, done.ended);
-  for (auto& event : events) give(std::move(event));
+  auto told = told_.take();
+  for (const Told& one : told)
+    if (trace_ && one.work) trace_->done(one.work->op, one.work->began, one.work->ended);
+  for (Told& one : told) give(std::move(one.event));
 }
 
 worker::Tick WorkerNode::tick() const {
@@ -136,8 +135,7 @@ void WorkerNode::run_on_device(worker::Compute work) {
     worker::ComputeDone done{work.op, {}, ended - began, std::nullopt};
     if (result) done.result = std::move(*result);
     else done.error = result.error();
-    done_.post({work.op, began, ended});
-    events_.post(std::move(done));
+    told_.post({std::move(done), Told::Work{work.op, began, ended}});
   });
 }
 
@@ -220,14 +218,14 @@ void WorkerNode::open_device() {
       auto folder = lay_out_objects(cache, shards);
       if (!folder) {
         done.error = folder.error();
-        return events_.post(std::move(done));
+        return told_.post({std::move(done), {}});
       }
       setup.shards_folder = folder->string();
     }
     auto prepared = paced_ ? paced_->prepare(setup) : device_.prepare(setup);
     if (prepared) done = std::move(*prepared);
     else done.error = prepared.error();
-    events_.post(std::move(done));
+    told_.post({std::move(done), {}});
   });
 }
 

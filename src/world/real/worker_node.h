@@ -49,6 +49,13 @@ class WorkerNode {
   void request_leave();
 
  private:
+  /// What another thread has to say: an event, and for the trace when the device worked on it. One value, so that the loop is woken once.
+  struct Told {
+    worker::Event event;
+    struct Work { base::OpId op; base::Instant began, ended; };
+    std::optional<Work> work;
+  };
+
   WorkerNode(const link::Identity& identity, Options options, Log log, std::unique_ptr<QuicEndpoint> endpoint);
 
   void on_link(link::Event& event);
@@ -66,7 +73,7 @@ class WorkerNode {
   std::unique_ptr<QuicEndpoint> endpoint_;
   std::unique_ptr<worker::Brain> brain_;
   Wakeup wakeup_;
-  Mailbox<worker::Event> events_{wakeup_};
+  Mailbox<Told> told_{wakeup_};
   Mailbox<std::function<void()>> calls_{wakeup_};
   std::optional<worker::Prepare> assigned_;
   std::unique_ptr<ObjectFetcher> fetcher_;
@@ -74,8 +81,6 @@ class WorkerNode {
   std::optional<PacedDevice> paced_;                // compute thread, instead of it
   paced::TensorSizes sizes_;                        // of paced tensors
   std::optional<TraceFile> trace_;
-  struct Done { base::OpId op; base::Instant began, ended; };
-  Mailbox<Done> done_{wakeup_};                     // for the trace; posted before the result
   std::optional<int> exit_code_;
   std::string last_words_;
   std::atomic<bool> leave_{false};
