@@ -12,7 +12,7 @@ import tomllib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from lab.lib import claims, programs, report, scenario, timeline  # noqa: E402
+from lab.lib import activity, claims, programs, report, scenario, timeline  # noqa: E402
 
 SCENARIO = claims.SCENARIOS / "churn-small.toml"
 
@@ -35,6 +35,12 @@ def churn_is_the_planners(text, folder):
     return len(drawn) > 5 and drawn == planned
 
 
+def shown(folder):
+    """Nanoseconds of work that counts, as a picture has it."""
+    spans = activity.read(folder).spans.values()
+    return 1e9 * sum(ended - began for worker in spans for kind, began, ended in worker if kind in ("forward", "backward", "evaluate"))
+
+
 def test(folder):
     text = tomllib.loads(SCENARIO.read_text(encoding="utf-8"))
     steps = text["scenario"]["steps"]
@@ -53,6 +59,7 @@ def test(folder):
         "work was done again": 0 < told["repeated_share"] < 1 and last["repeated_ns"] > 0,
         "steps that were done again came out the same": struck["repeated_differently"] == [],
         "losses and weights are those of one machine": told["checked"] is True and told["weights"]["step"] == steps,
+        "the picture shows the work that the account counts": 0.85 < told["device_ns"]["busy"] / shown(folder / "struck") < 1.05,
         "they are those of the undisturbed run": report.compare(struck, undisturbed) and set(struck["loss_bits"]) == set(undisturbed["loss_bits"]) and
                                                  struck["state_sha256"] == undisturbed["state_sha256"] is not None,
     }

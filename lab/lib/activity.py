@@ -101,11 +101,13 @@ def last_work(traces, final):
 
 def spans_of(events, final, closes, steps):
     """Yields (kind, began, ended) in nanoseconds, and notes in `steps` when each step was open here."""
-    open_step = None
+    open_step, busy_until = None, 0
     for event in events:
         counts = final.get(event["step"]) == event["attempt"]
         if event["event"] == "worked":
-            yield (event["kind"] if counts else "void"), event["began_ns"], event["at_ns"]
+            # A device that was told late that it was done has begun the next thing before, by its own clock.
+            yield (event["kind"] if counts else "void"), max(event["began_ns"], busy_until), event["at_ns"]
+            busy_until = event["at_ns"]
             continue
         if open_step is not None and not event["after_view"] and open_step[0] in closes:
             yield "close", closes[open_step[0]], event["at_ns"]

@@ -13,6 +13,7 @@ import sys
 import textwrap
 
 import matplotlib
+import matplotlib.lines
 import matplotlib.ticker
 import numpy
 
@@ -35,6 +36,7 @@ LINE = "#8b1e3f"
 ROW_PIXELS = {12: 26, 24: 18}   # up to so many rows; more of them are lower
 LOW_ROW_PIXELS = 13
 PIXELS_PER_INCH = 100
+LABEL_WIDTH = 0.014             # of the picture, that a label needs for itself
 LABELS_MOST = 24                # events with words; more of them are lines alone
 
 
@@ -106,10 +108,23 @@ def draw_events(panels, told, began_s, ended_s, unit_s):
         for panel in panels:
             panel.axvline(at / unit_s, color="#222222", linewidth=1.2)
     words = [(at, short(told, event), LINE) for at, event in marks] + [(at, f"started again, step {step}", "#222222") for at, step in starts]
-    words = sorted(words) if len(words) <= LABELS_MOST else []
-    for at, text, colour in words:
+    words = grouped(sorted(words), LABEL_WIDTH * (ended_s - began_s))
+    for at, text, colour in words if len(words) <= LABELS_MOST else []:
         panels[0].annotate(text, (at / unit_s, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", annotation_clip=False,
                            rotation=30, rotation_mode="anchor", ha="left", va="bottom", fontsize=8, color=colour)
+
+
+def grouped(words, width_s):
+    """Joins labels that would cover each other: "kill 3.1" and "kill 4.0" become "kill 3.1, 4.0"."""
+    out = []
+    for at, text, colour in words:
+        if out and at - out[-1][0] < width_s and out[-1][2] == colour:
+            verb, _, rest = text.partition(" ")
+            same = out[-1][1].split()[0] == verb and rest
+            out[-1] = (out[-1][0], f"{out[-1][1]}, {rest if same else text}", colour)
+        else:
+            out.append((at, text, colour))
+    return out
 
 
 def short(told, event):
@@ -184,6 +199,8 @@ def main():
     shown = [kind for kind in ("forward", "backward", "evaluate", "close", "void", "gone") if everybody[activity.KINDS.index(kind)].any()]
     patches = [matplotlib.patches.Patch(color=COLOURS[kind], label=LABELS[kind]) for kind in shown]
     patches.append(matplotlib.patches.Patch(facecolor=WAITING, edgecolor="#bbbbbb", label="waiting"))
+    if told.result["timeline"] and step is None:
+        patches.append(matplotlib.lines.Line2D([], [], color=LINE, linewidth=0.9, linestyle=(0, (4, 2)), marker="X", label="event, by stage.replica"))
     figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), frameon=False)
     figure.savefig(path + ".svg", metadata={"Date": None})
     figure.savefig(path + ".png", dpi=PIXELS_PER_INCH)

@@ -57,7 +57,7 @@ def of_log(runner):
     seconds = (commits[-1]["time_ms"] - commits[0]["time_ms"]) / 1000 if len(commits) > 1 else 0
     gaps = {str(later["step"]): (later["time_ms"] - earlier["time_ms"]) / 1000 for earlier, later in zip(commits, commits[1:])
             if later["step"] == earlier["step"] + 1}
-    return {"steps": len(bits), "loss_bits": bits, "losses": {str(event["step"]): event["loss"] for event in commits},
+    return {"config_id": next((event["config_id"] for event in events if event["kind"] == "run_started"), None), "steps": len(bits), "loss_bits": bits, "losses": {str(event["step"]): event["loss"] for event in commits},
             "validation_bits": {str(event["step"]): event["loss_bits"] for event in evaluations},
             "validation": {str(event["step"]): event["loss"] for event in evaluations},
             "steps_repeated": len(commits) - len(bits),

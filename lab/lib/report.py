@@ -89,6 +89,9 @@ def agreement(what, one, other):
 
 def agreements(one, other):
     """Yields the sentences about two results' mathematics, each with True, False or None."""
+    if one.get("config_id") != other.get("config_id"):
+        yield "they are runs of different mathematics (config_id): their losses and weights have nothing to do with each other", None
+        return
     paced = " (hashes of all that went into them)" if one.get("paced") and other.get("paced") else ""
     yield agreement("losses" + paced, one["loss_bits"], other["loss_bits"])
     yield agreement("validation losses" + paced, one["validation_bits"], other["validation_bits"])

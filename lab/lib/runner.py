@@ -72,6 +72,7 @@ class Runner:
         self.timeline = Timeline(scenario)
         self.moves, self.shown, self.seen, self.states = 0, 0, 0, {}
         self.again_s = None          # when everything is started again
+        self.ended_by = None         # the event after which the run ended
         self.asked_to_stop = self.is_down = False
 
     def run(self):
@@ -219,6 +220,7 @@ class Runner:
             self.say(f"{self.now_s():.1f} s: {why}; the scenario is over before anybody starts everything again, at {again_at_s:.1f} s")
             return False
         self.say(f"{self.now_s():.1f} s: {why}; everything is started again in {self.scenario.resume_s:g} s")
+        self.ended_by = self.done[-1] if self.done else None
         self.again_s = time.monotonic() + self.scenario.resume_s
         return True
 
@@ -230,8 +232,8 @@ class Runner:
         self.start_all(resume=True)
         start = next((event for event in reversed(self.log.read()) if event["kind"] == "run_started"), {"step": 0})
         self.say(f"{self.now_s():.1f} s: started again from step {start['step']}")
-        if self.done:
-            self.done[-1]["resumed_from"] = start["step"]
+        if self.ended_by is not None:
+            self.ended_by["resumed_from"] = start["step"]
 
     def play(self, event):
         struck = [host for host in self.scenario.hosts() if host.name in event.hosts]
@@ -253,7 +255,7 @@ class Runner:
             if event.do == "restart":
                 self.end(host.name)
             if host.name == COORDINATOR:
-                self.again_s = time.monotonic()  # with all workers: those of a former coordinator are sent away
+                self.again_s, self.ended_by = time.monotonic(), self.done[-1]  # with all workers: those of a former coordinator are sent away
             elif host.name not in self.processes or self.ended(host.name):
                 self.start(host)
         elif event.do == "move":
