@@ -91,15 +91,6 @@ Result<void> keep_tokenizer(const RunFolder& folder) {
   return data::write_whole_file(folder.path / name, *bytes);
 }
 
-Result<void> write_text(const fs::path& path, const std::string& text) {
-  std::error_code error;
-  fs::remove(path, error);
-  auto file = base::FileWriter::create(path);
-  if (!file) return file.error();
-  RETURN_IF_ERROR(file->write(base::as_bytes(text)));
-  return file->finish();
-}
-
 /// errors: already_exists  the folder holds a run and resume was not asked for
 Result<void> check_free(const RunFolder& folder) {
   std::error_code error;
@@ -134,7 +125,7 @@ Result<RunFolder> open_run_folder(const RunRequest& request, const RunSettings& 
   if (!lock) return lock.error();
   folder.lock.emplace(std::move(*lock));
   if (auto free = check_free(folder); !free.ok()) return free.error();  // another start may have come before
-  if (!folder.resumed) RETURN_IF_ERROR(write_text(folder.file("config.toml"), to_toml(folder.settings)));
+  if (!folder.resumed) RETURN_IF_ERROR(base::replace_text_file(folder.file("config.toml"), to_toml(folder.settings)));
   RETURN_IF_ERROR(keep_tokenizer(folder));
   return folder;
 }

@@ -13,19 +13,6 @@ using base::ErrorCode;
 using base::Result;
 namespace fs = std::filesystem;
 
-namespace {
-
-Result<void> write_text(const fs::path& path, const std::string& text) {
-  std::error_code error;
-  fs::remove(path, error);
-  auto file = base::FileWriter::create(path);
-  if (!file) return file.error();
-  RETURN_IF_ERROR(file->write(base::as_bytes(text)));
-  return file->finish();
-}
-
-}  // namespace
-
 Result<void> prepare_scenario(const Scenario& scenario, const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder / "devices", error);
@@ -35,13 +22,13 @@ Result<void> prepare_scenario(const Scenario& scenario, const fs::path& folder) 
   for (const ScenarioHost& host : scenario.workers) {
     if (!is_paced(host.device)) continue;
     const fs::path path = folder / "devices" / (host.name + ".toml");
-    RETURN_IF_ERROR(write_text(path, device_text({*scenario.device_of(host), host.slowdown, scenario.bulk_scale})));
+    RETURN_IF_ERROR(base::replace_text_file(path, device_text({*scenario.device_of(host), host.slowdown, scenario.bulk_scale})));
     if (++paced == 1) settings.device = std::string(kPacedPrefix) + fs::absolute(path).string();
   }
   if (paced > 0 && paced < scenario.workers.size())
     return Error{ErrorCode::invalid_argument, std::to_string(paced) + " of " + std::to_string(scenario.workers.size()) +
                                                   " hosts are paced: a run's devices are paced all or none"};
-  return write_text(folder / "config.toml", to_toml(settings));
+  return base::replace_text_file(folder / "config.toml", to_toml(settings));
 }
 
 }  // namespace stagecoach::app

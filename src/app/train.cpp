@@ -99,15 +99,6 @@ std::string continue_command(const RunFolder& folder, const TrainOptions& option
   return std::string("./stagecoach ") + (options.start_workers ? "train" : "coordinate") + " --resume " + shell_word(folder.path.string());
 }
 
-Result<void> write_link(const fs::path& path, const std::string& link) {
-  std::error_code error;
-  fs::remove(path, error);
-  auto file = base::FileWriter::create(path);
-  if (!file) return file.error();
-  RETURN_IF_ERROR(file->write(base::as_bytes(link + "\n")));
-  return file->finish();
-}
-
 int coordinate(const TrainOptions& options, const RunFolder& folder) {
   auto identity = link::Identity::load_or_create(folder.file("coordinator.key").string());
   if (!identity) return complain(identity.error());
@@ -128,7 +119,7 @@ int coordinate(const TrainOptions& options, const RunFolder& folder) {
   auto node = CoordinatorNode::make(*identity, std::move(*node_options), *log);
   if (!node) return complain(node.error());
   const std::string link = join_link_of(**node, folder, *identity, options.start_workers);
-  if (auto written = write_link(folder.file("link"), link); !written) return complain(written.error());
+  if (auto written = base::replace_text_file(folder.file("link"), link + "\n"); !written) return complain(written.error());
   introduce(folder, **node, link, options, view);
   catch_signals(node->get());
   if (options.start_workers) {

@@ -188,6 +188,15 @@ Result<void> make_directories(const std::filesystem::path& directory) {
   return {};
 }
 
+Result<void> replace_text_file(const std::filesystem::path& path, std::string_view text) {
+  std::error_code error;
+  std::filesystem::remove(path, error);  // a refusal shows at create()
+  auto file = FileWriter::create(path);
+  if (!file) return file.error();
+  RETURN_IF_ERROR(file->write(as_bytes(text)));
+  return file->finish();
+}
+
 Result<void> remove_tree(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);

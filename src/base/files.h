@@ -9,6 +9,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -83,6 +84,11 @@ class FileLock {
 ///
 /// errors: not_found · too_large · io_error
 Result<std::string> read_text_file(const std::filesystem::path& path, std::size_t bytes_max);
+
+/// Writes a text file that takes the place of one of that name. Not in one step: for what nobody reads meanwhile, or reads again.
+///
+/// errors: not_found  the folder is not there · out_of_space · io_error
+Result<void> replace_text_file(const std::filesystem::path& path, std::string_view text);
 
 /// Gives all bytes of a file to `take`, piece by piece: unlike a mapping, a bad sector is an error here and not the end
 /// of the process.

@@ -39,6 +39,16 @@ TEST_F(FilesTest, WhatIsWrittenInPiecesIsReadWhole) {
   EXPECT_TRUE(sync_directory(directory_).ok());
 }
 
+TEST_F(FilesTest, ATextTakesThePlaceOfTheOneBefore) {
+  // Claim: whether a file was there or not, and whether it was longer or shorter; without its folder there is an error.
+  const auto path = directory_ / "file";
+  for (const std::string_view text : {"cart", "stagecoach", ""}) {
+    ASSERT_TRUE(replace_text_file(path, text).ok());
+    EXPECT_EQ(*read_text_file(path, 100), text);
+  }
+  EXPECT_EQ(replace_text_file(directory_ / "nowhere" / "file", "").error().code, ErrorCode::not_found);
+}
+
 TEST_F(FilesTest, RefusalsNameThePathAndTheReason) {
   // Claim: each kind of refusal has the code that a caller acts on, and its sentence names the file.
   const auto missing = directory_ / "missing";
