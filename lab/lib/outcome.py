@@ -86,9 +86,10 @@ def traces_of(folder, workers):
 
 def account(runner):
     """Where the devices' time went: `stagecoach account`, whose text lies in account.txt. None where it has nothing to tell."""
+    names = [worker.name for worker in runner.scenario.workers]
     struck = runner.folder / "struck"
-    struck.write_text("".join(json.dumps({"time_ms": int(event["time_ms"]), "what": event_text(event)}) + "\n" for event in runner.done), encoding="utf-8")
-    traces = traces_of(runner.folder, [worker.name for worker in runner.scenario.workers])
+    struck.write_text("".join(json.dumps(struck_line(event, runner.folder, names)) + "\n" for event in runner.done), encoding="utf-8")
+    traces = traces_of(runner.folder, names)
     if not traces:
         return None
     words = [runner.program, "account", runner.run_folder, *traces, "--struck", struck]
@@ -98,8 +99,22 @@ def account(runner):
     return json.loads(told.stdout) if told.stdout else None
 
 
-def event_text(event):
-    return event["text"] + (f"; the run ended, and was started again from step {event['resumed_from']}" if "resumed_from" in event else "")
+def struck_line(event, folder, names):
+    """An event as `stagecoach account` takes it."""
+    what = event["text"] + (f"; the run ended, and was started again from step {event['resumed_from']}" if "resumed_from" in event else "")
+    dead = [name for name in event["who"] if name in names] if event["do"] in ("kill", "restart") else []
+    return {"time_ms": int(event["time_ms"]), "what": what, "gone": [key for key in map(lambda name: key_of(folder, name), dead) if key]}
+
+
+def key_of(folder, name):
+    """The worker's key, from the first line of a trace of it; None where it has none."""
+    for path in traces_of(folder, [name]):
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            try:
+                return json.loads(next(lines, ""))["worker"]
+            except (ValueError, KeyError):
+                continue
+    return None
 
 
 def recoveries(runner):

@@ -89,7 +89,8 @@ def agreement(what, one, other):
 
 def agreements(one, other):
     """Yields the sentences about two results' mathematics, each with True, False or None."""
-    if one.get("config_id") != other.get("config_id"):
+    ids = {result["config_id"] for result in (one, other) if result.get("config_id")}
+    if len(ids) > 1:
         yield "they are runs of different mathematics (config_id): their losses and weights have nothing to do with each other", None
         return
     paced = " (hashes of all that went into them)" if one.get("paced") and other.get("paced") else ""

@@ -125,8 +125,8 @@ void add_events(Account& account, const std::map<std::string, observe::WorkerNum
   for (std::size_t i = 0; i < resumes.size(); ++i) add_resume(account, resumes[i], i + 1 < resumes.size() ? resumes[i + 1].began : Instant::never());
 }
 
-/// Lines {"time_ms": …, "what": "…"}.
-Result<void> add_struck(const std::string& path, Account& account) {
+/// Lines {"time_ms": …, "what": "…"}, and "gone": the keys of workers that are dead from then on.
+Result<void> add_struck(const std::string& path, const std::map<std::string, observe::WorkerNumber>& numbers, Account& account) {
   if (path.empty()) return {};
   std::ifstream file(path);
   if (!file) return Error{ErrorCode::not_found, path + " cannot be read"};
@@ -134,7 +134,12 @@ Result<void> add_struck(const std::string& path, Account& account) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_object() || !json.contains("time_ms") || !json["time_ms"].is_number() || !json.contains("what") || !json["what"].is_string())
       return Error{ErrorCode::corrupt, path + ": expected lines such as {\"time_ms\": 1790000000000, \"what\": \"kill two\"}, not " + line.substr(0, 80)};
-    account.told.push_back({at_ms(json["time_ms"].get<std::int64_t>()), 0, trace::Struck{json["what"].get<std::string>()}});
+    const Instant at = at_ms(json["time_ms"].get<std::int64_t>());
+    account.told.push_back({at, 0, trace::Struck{json["what"].get<std::string>()}});
+    for (const auto& key : json.value("gone", nlohmann::json::array())) {
+      const auto dead = key.is_string() ? numbers.find(key.get<std::string>()) : numbers.end();
+      if (dead != numbers.end()) account.told.push_back({at, dead->second, trace::Gone{}});
+    }
   }
   return {};
 }
@@ -225,7 +230,7 @@ Result<Account> account_of(const AccountOptions& options) {
     }
   }
   add_events(account, numbers);
-  RETURN_IF_ERROR(add_struck(options.struck, account));
+  RETURN_IF_ERROR(add_struck(options.struck, numbers, account));
   put_in_order(account.told);
   observe::Accounting accounting(static_cast<std::uint64_t>(account.settings.stages));
   for (const Told& each : account.told) accounting.feed(each.at, each.worker, each.event);
