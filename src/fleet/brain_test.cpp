@@ -3,7 +3,9 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "base/tensor_bytes.h"
 #include "fleet/test_coordinator.h"
@@ -103,6 +105,36 @@ TEST(Steps, NothingIsAnnouncedBeforeItIsDurable) {
   EXPECT_THAT(c.names(1), ElementsAre("commit", "lease"));
   EXPECT_EQ(c.sent<wire::Commit>(1).at(0).hash, 10u);
   EXPECT_EQ(c.sent<wire::Commit>(2).at(0).hash, 20u);
+}
+
+/// Claim: the heads share a step's microbatches in turns: each has one owner, shares differ by at most one, and among the first microbatches
+/// of a step, as among the last, every head has its share.
+TEST(Steps, HeadsTakeMicrobatchesInTurns) {
+  for (const std::int64_t train : {1, 2, 3, 7, 384, 1000, 4001}) {
+    auto options = Coordinator::options(2, 3);
+    options.config.batch.microbatches = train;
+    Coordinator c(options);
+    c.begin(6);
+    std::vector<int> owner(static_cast<std::size_t>(train), 0);
+    std::map<int, std::int64_t> share{{1, 0}, {3, 0}, {5, 0}};
+    for (const int head : {1, 3, 5}) {
+      for (const auto& lease : c.sent<wire::Lease>(static_cast<std::uint8_t>(head)))
+        for (const auto& range : lease.ranges)
+          for (std::uint64_t m = range.first.value(); m < range.first.value() + range.count; ++m) {
+            EXPECT_EQ(owner.at(m), 0) << "microbatch " << m << " has two owners";
+            owner.at(m) = head, ++share[head];
+          }
+    }
+    EXPECT_EQ(std::count(owner.begin(), owner.end(), 0), 0);
+    const auto [least, most] = std::minmax({share[1], share[3], share[5]});
+    EXPECT_LE(most - least, 1) << train;
+    if (train < 100) continue;
+    const auto tenth = train / 10;
+    for (const int head : {1, 3, 5}) {
+      EXPECT_GE(std::count(owner.begin(), owner.begin() + tenth, head), tenth / 4) << train << " microbatches, the first of head " << head;
+      EXPECT_GE(std::count(owner.end() - tenth, owner.end(), head), tenth / 4) << train << " microbatches, the last of head " << head;
+    }
+  }
 }
 
 /// Claim: all members of all stages must be prepared in the present view; what belongs to another attempt or view does not count.

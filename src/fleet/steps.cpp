@@ -10,16 +10,24 @@ namespace stagecoach::fleet {
 using base::PeerId;
 using base::Step;
 
+namespace {
+constexpr std::uint64_t kTurnsMax = 256;  // of a head in a step, well within wire::kRangesMax
+}  // namespace
+
 void Brain::lease_step() {
   leases_.clear();
   step_began_ = progress_at_ = now_;
   if (draining_ || last_step_committed()) return;
   const auto total = static_cast<std::uint64_t>(model::plan_of(options_.config, open_step()).total());
   const auto& heads = views_[0].members;
-  // Contiguous shares that differ by at most one microbatch.
+  // In turns: stages work on the lowest microbatch that waits, so that of contiguous shares the last head's would come last everywhere, and
+  // it alone would end the step with all of its backwards. Shares differ by at most one microbatch.
+  const std::uint64_t turn = std::max<std::uint64_t>(1, total / (heads.size() * kTurnsMax)), whole = total / (turn * heads.size());
+  const std::uint64_t dealt = whole * turn * heads.size(), rest = total - dealt;
   for (std::uint64_t i = 0; i < heads.size(); ++i) {
-    const std::uint64_t first = total * i / heads.size(), last = total * (i + 1) / heads.size();
     wire::Lease lease{options_.term, attempt_, views_[0].number, open_step(), {}};
+    for (std::uint64_t k = 0; k < whole; ++k) lease.ranges.push_back({base::MicrobatchIndex((k * heads.size() + i) * turn), turn});
+    const std::uint64_t first = dealt + rest * i / heads.size(), last = dealt + rest * (i + 1) / heads.size();
     if (last > first) lease.ranges.push_back({base::MicrobatchIndex(first), last - first});
     leases_[heads[i].peer] = std::move(lease);
     send_leases(heads[i].peer);
