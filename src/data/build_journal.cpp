@@ -88,11 +88,13 @@ Result<void> BuildJournal::record(const ShardInfo& shard, const BuildCursor& cur
 }
 
 Result<void> BuildJournal::remove(const fs::path& directory) {
-  for (std::size_t i = 0;; ++i) {
-    std::error_code failed;
-    const bool removed = fs::remove(directory / entry_name(i), failed);
-    if (failed) return base::file_error("remove", directory / entry_name(i), failed.value());
-    if (!removed) break;
+  // Backwards: a removal that is cut short leaves entries without a gap, and the next one finds them all.
+  std::size_t entries = 0;
+  std::error_code failed;
+  while (fs::exists(directory / entry_name(entries), failed)) ++entries;
+  while (entries-- > 0) {
+    fs::remove(directory / entry_name(entries), failed);
+    if (failed) return base::file_error("remove", directory / entry_name(entries), failed.value());
   }
   RETURN_IF_ERROR(base::remove_tree(directory / kBuildFile));
   return base::sync_directory(directory);

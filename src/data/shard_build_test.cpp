@@ -156,6 +156,30 @@ TEST_F(ShardBuildTest, AKilledBuildGoesOnWhereItWas) {
   }
 }
 
+TEST_F(ShardBuildTest, ARemovalCutShortIsFinishedByTheNextBuild) {
+  // Claim: wherever the removal of the journal stops, the next build leaves nothing of it.
+  const fs::path out = directory_ / "out";
+  ASSERT_TRUE(build(out, plan()).ok());
+  const auto expected = files_of(out);
+  for (const int stop : {0, 1, 2, 3}) {
+    overwrite(out / "build.json", "{}");
+    for (int i = 0; i < 4; ++i) {
+      const fs::path entry = out / ("shard-0000" + std::to_string(i) + ".done");
+      if (i == stop) {
+        fs::create_directories(entry / "cannot be removed");
+      } else {
+        overwrite(entry, "{}");
+      }
+    }
+    EXPECT_FALSE(build(out, plan()).ok());
+    const fs::path last = out / ("shard-0000" + std::to_string(stop) + ".done");
+    fs::remove_all(last);
+    overwrite(last, "{}");
+    ASSERT_TRUE(build(out, plan()).ok());
+    EXPECT_TRUE(files_of(out) == expected) << stop;
+  }
+}
+
 TEST_F(ShardBuildTest, WhatIsThereIsNotBuiltAgain) {
   // Claim: the same plan changes nothing; other inputs, options or a stranger's folder are refused with the difference.
   const fs::path out = directory_ / "out";
