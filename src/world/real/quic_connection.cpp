@@ -302,9 +302,28 @@ std::size_t QuicConnection::write(Turn& turn) {
     turn.written += static_cast<std::size_t>(size);
     ++packets_sent_;
   }
+  hold_rate(turn);
   bytes_sent_ += turn.written;
   if (state_ == State::open) ngtcp2_conn_update_pkt_tx_time(conn_, stamp(turn.now));
   return state_ == State::closing ? turn.written + write_close(turn) : turn.written;
+}
+
+/// Marks what is sent from now on as limited by the application, until all that is in flight has arrived. ngtcp2 does that where a
+/// packet without stream data was asked for and the window is open; there may be something else to send.
+void QuicConnection::hold_rate(Turn& turn) {
+  hold_.observe(turn.now, packets_sent_, packets_lost_);
+  if (!hold_.holds() || turn.written == 0 || state_ != State::open || turn.out.blocked()) return;
+  ngtcp2_path_storage path;
+  ngtcp2_path_storage_zero(&path);
+  ngtcp2_pkt_info info{};
+  const std::span<std::byte> room = turn.out.room();
+  const ngtcp2_ssize size = ngtcp2_conn_writev_stream(conn_, &path.path, &info, reinterpret_cast<std::uint8_t*>(room.data()), room.size(),
+                                                      nullptr, NGTCP2_WRITE_STREAM_FLAG_NONE, -1, nullptr, 0, stamp(turn.now));
+  if (size < 0) return fail_library(static_cast<int>(size));
+  if (size == 0) return;
+  turn.out.add(address_of(path.path.remote), static_cast<std::size_t>(size));
+  turn.written += static_cast<std::size_t>(size);
+  ++packets_sent_;
 }
 
 std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path_storage& path, Turn& turn) {

@@ -22,6 +22,7 @@
 #include "link/send_order.h"
 #include "world/real/quic_bulk_restraint.h"
 #include "world/real/quic_compat.h"
+#include "world/real/quic_rate_hold.h"
 #include "world/real/quic_send_queue.h"
 #include "world/real/quic_tls.h"
 #include "world/real/udp_outbox.h"
@@ -179,6 +180,7 @@ class QuicConnection {
   base::Duration stall_timeout() const { return shared_.limits.idle_timeout * 3; }
   void open_streams();
   std::int64_t write_packet(std::span<std::byte> room, ngtcp2_path_storage& path, Turn& turn);
+  void hold_rate(Turn& turn);
   std::size_t write_close(Turn& turn);
   void account(const QuicSendQueue::Piece& piece, std::uint64_t bytes, bool contended, Turn& turn);
   ngtcp2_tstamp stamp(Instant now) const;
@@ -208,6 +210,7 @@ class QuicConnection {
 
   QuicSendQueue queue_;
   QuicBulkRestraint restraint_;
+  QuicRateHold hold_;
   Instant urgent_at_;  // when bytes of a tensor last went
   link::ReceiveBudget budget_;
   std::map<std::int64_t, Incoming> incoming_;
