@@ -4,10 +4,11 @@
 // Out:     whether what it measures now must not lower its estimate of the road's rate.
 // Thread:  loop; pure.
 // Why:     ngtcp2 0.12 keeps the highest rate of the last two round trips in which it had enough to send, where BBR asks for that of two
-//          probing cycles (BBRv2 draft 02, 4.5.2.4: after each cycle, not after each round). Two boundary tensors that meet in one
-//          uplink, or a receiver that was late, so cost a link most of its rate, and every probe, seconds apart, brings back a quarter.
+//          probing cycles. Two boundary tensors that meet in one uplink, or a receiver that was late, so cost a link most of its rate,
+//          and every probe, seconds apart, brings back a quarter.
 //          Samples of packets that are marked as limited by the application raise the estimate and never lower it; so packets are
 //          marked while the road drops next to nothing. Where it does drop them, the estimate is too high, and BBR does what it does.
+// Source:  the two cycles: draft-cardwell-iccrg-bbr-congestion-control-02, the maximum bandwidth filter.
 #pragma once
 
 #include <cstdint>
