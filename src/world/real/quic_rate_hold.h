@@ -37,7 +37,7 @@ class QuicRateHold {
   static constexpr Duration kWindow = Duration::milliseconds(100);
   /// Some round trips of any road: enough for its rate to be measured anew.
   static constexpr Duration kFree = Duration::milliseconds(1000);
-  /// BBR's start-up ends on packets that are not marked; by then it is over.
+  /// BBR's start-up ends on packets that are not marked: time for it. (A link of bursts shorter than a round trip stays in it either way.)
   static constexpr std::uint64_t kPacketsMin = 6000;
   static constexpr std::uint64_t kLostMin = 4;
 
