@@ -170,6 +170,33 @@ TEST(Plan, ARunThatLostAStageEndsOrIsResumed) {
   EXPECT_GT(*resumed.account.incidents[0].to_work, Duration::seconds(70));
 }
 
+/// Claim: a worker whose link breaks while it loads its state loads it over the next one.
+TEST(Plan, ACutWhileAWorkerLoads) {
+  Plan plan = ideal(2, 1, 8, 30);
+  plan.checkpoint_every = 5;
+  plan.resume = Duration::seconds(60);
+  for (auto& stage : plan.stages) stage.state_bytes = 20'000'000;
+  for (auto& host : plan.hosts) host.lines = {8 * kMbit, 80 * kMbit};  // both at once: 40 s
+  PlannedEvent kill;
+  kill.at = Duration::seconds(60);
+  kill.node = 1;
+  plan.events.push_back(kill);
+  const Forecast undisturbed = simulate(plan);
+  expect_sound(undisturbed);
+  PlannedEvent cut;
+  cut.kind = PlannedEvent::Kind::cut;
+  cut.at = Duration::seconds(150);
+  cut.length = Duration::seconds(20);
+  cut.node = 2;
+  plan.events.push_back(cut);
+  const Forecast forecast = simulate(plan);
+  expect_sound(forecast);
+  EXPECT_EQ(forecast.resumes, 1u);
+  EXPECT_EQ(forecast.account.steps, 31u);
+  ASSERT_FALSE(undisturbed.account.incidents.empty());
+  EXPECT_GT(*forecast.account.incidents.at(0).to_work, *undisturbed.account.incidents[0].to_work + Duration::seconds(10)) << "the cut fell into the loading";
+}
+
 /// Claim: a seed is a forecast, event for event; another seed draws other troubles.
 TEST(Plan, ASeedIsAForecast) {
   Plan plan = ideal(4, 3, 12, 40);

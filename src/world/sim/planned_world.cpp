@@ -148,11 +148,28 @@ void PlannedWorld::prepare(Node node, const worker::Prepare& request, std::funct
   if (request.assign.version.value() == 0) return ready();
   // The state comes as files from the coordinator, to every replica.
   const StageLoad& load = plan_.stages[request.assign.stage.value()];
-  const auto bytes = static_cast<std::uint64_t>(static_cast<double>(load.state_bytes) * plan_.bulk_scale);
-  forecast_.up[kCoordinator] += bytes;
-  forecast_.down[node] += bytes;
-  forecast_.traffic[static_cast<std::size_t>(TrafficKind::state)].bytes += bytes;
-  lines_.carry(kCoordinator, node, link::Priority::bulk, bytes, ready);
+  fetches_[node] = {static_cast<std::uint64_t>(static_cast<double>(load.state_bytes) * plan_.bulk_scale), 0, ready};
+  fetch(node);
+}
+
+void PlannedWorld::fetch(Node node) {
+  Fetch& fetch = fetches_.at(node);
+  fetch.number = ++next_fetch_;
+  forecast_.up[kCoordinator] += fetch.bytes;
+  forecast_.down[node] += fetch.bytes;
+  forecast_.traffic[static_cast<std::size_t>(TrafficKind::state)].bytes += fetch.bytes;
+  lines_.carry(kCoordinator, node, link::Priority::bulk, fetch.bytes, [this, node, number = fetch.number] {
+    const auto it = fetches_.find(node);
+    if (it == fetches_.end() || it->second.number != number) return;
+    const auto done = std::move(it->second.done);
+    fetches_.erase(it);
+    done();
+  });
+}
+
+void PlannedWorld::came_up(Node at, Node peer) {
+  // On a new link a joiner asks again for what has not come: here for all of it.
+  if (peer == kCoordinator && fetches_.contains(at)) fetch(at);
 }
 
 void PlannedWorld::arrived(Node at, Node, const wire::Message& message) {

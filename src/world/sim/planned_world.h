@@ -7,6 +7,7 @@
 // planned_world.cpp is the run and its figures, planned_events.cpp its troubles and the resume.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -29,12 +30,14 @@ class PlannedWorld final : public World {
   Duration disk_time() override { return plan_.disk; }
   void prepare(Node node, const worker::Prepare& request, std::function<void()> done) override;
   void arrived(Node at, Node from, const wire::Message& message) override;
+  void came_up(Node at, Node peer) override;
   void stepped(Node node) override;
   void worked(Node node, const worker::ComputeRequest& request, Instant began) override;
   void exited(Node node, const wire::Exit& exit) override;
   void coordinator_exited(const wire::Exit& exit) override;
   void on_happening(const fleet::Happening& happening) override;
 
+  void fetch(Node node);
   Path path(Node from, Node to) const;
   std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
   std::uint64_t members(std::uint64_t stage) const { return std::max<std::size_t>(1, newest_view_.stages.at(stage).members.size()); }
@@ -64,6 +67,14 @@ class PlannedWorld final : public World {
   base::Prng churn_;
   std::optional<Instant> began_;
   std::vector<worker::Tracer> tracers_;  // by node
+  /// The state that a joiner fetches.
+  struct Fetch {
+    std::uint64_t bytes = 0;
+    std::uint64_t number = 0;            // of the request: what answers an older one is void
+    std::function<void()> done;
+  };
+  std::map<Node, Fetch> fetches_;
+  std::uint64_t next_fetch_ = 0;
   base::WeightVersion saved_;
   bool over_ = false;                  // ended for good
 };

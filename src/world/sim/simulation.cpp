@@ -52,6 +52,7 @@ World::World(const Options& options, model::TrainConfig config, model::Split spl
                    [this](Node at, Node peer) {
                      if (at == kCoordinator) deliver_coordinator(wire::LinkIsUp{key_of(peer), {}}, "up");
                      else deliver_worker(at, wire::LinkIsUp{key_of(peer), {}}, "up");
+                     came_up(at, peer);
                    },
                    [this](Node at, Node peer, link::DownReason reason, const std::string& text) {
                      if (at == kCoordinator) deliver_coordinator(wire::LinkIsDown{key_of(peer), reason, text}, "down");

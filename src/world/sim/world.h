@@ -63,6 +63,7 @@ class World {
   virtual Duration disk_time();
   virtual void prepare(Node node, const worker::Prepare& request, std::function<void()> done);
   virtual void arrived(Node, Node, const wire::Message&) {}
+  virtual void came_up(Node, Node) {}  // at the first, the link to the second
   virtual void stepped(Node) {}
   virtual void worked(Node, const worker::ComputeRequest&, Instant) {}  // and when it began
   virtual void exited(Node node, const wire::Exit& exit);
