@@ -138,6 +138,7 @@ class Brain {
     bool linked = false;
     bool silent = false;             // its link ended by the idle time-out: a suspicion until the next tick
     base::Instant down_since;
+    base::Instant heard_at;          // any message
     std::vector<link::Address> addresses;
     std::string numerics_class;
     wire::Telemetry telemetry;
@@ -188,6 +189,7 @@ class Brain {
   void announce(const ViewRecord& record);
   void on_trouble(const base::PeerId& peer, const wire::Trouble& trouble);
   void on_unreachable(const base::PeerId& peer, const wire::Trouble& trouble);
+  bool is_silent(const base::PeerId& peer) const;
   wire::View view_for(std::uint64_t stage) const;
   std::uint64_t members_of(std::uint64_t stage) const { return views_[stage].members.size(); }
 

@@ -33,6 +33,7 @@ void Brain::on_message(const PeerId& peer, wire::Message& message) {
     // Frames of a link that we have judged already may still be on the way; anybody else must say hello first.
     return;
   }
+  it->second.heard_at = now_;
   if (auto* ready = std::get_if<wire::Ready>(&message)) on_ready(peer, *ready);
   else if (auto* prepared = std::get_if<wire::Prepared>(&message)) on_prepared(peer, *prepared);
   else if (auto* trouble = std::get_if<wire::Trouble>(&message)) on_trouble(peer, *trouble);
@@ -66,6 +67,7 @@ void Brain::on_hello(const PeerId& peer, const wire::Hello& hello) {
   worker.incarnation = hello.incarnation;
   worker.stage = *seat;
   worker.linked = true;
+  worker.heard_at = now_;
   worker.addresses = addresses_of(peer, hello);
   workers_[peer] = worker;
   send_assignment(peer);
@@ -89,6 +91,7 @@ void Brain::send_assignment(const PeerId& peer) {
 
 void Brain::on_return(const PeerId& peer, Worker& worker, const wire::Hello& hello) {
   worker.linked = true;
+  worker.heard_at = now_;
   worker.silent = false;
   worker.addresses = addresses_of(peer, hello);
   if (phase_ == Phase::gathering) {

@@ -6,7 +6,13 @@
 
 namespace stagecoach::fleet {
 
+using base::Duration;
 using base::PeerId;
+
+namespace {
+/// Twice the time between two telemetry reports of a worker: who lives has said something since.
+constexpr Duration kHeardWithin = Duration::seconds(2);
+}  // namespace
 
 void Brain::want_attempt(const std::string& reason) {
   if (phase_ == Phase::running) attempt_reasons_.push_back(reason);
@@ -75,6 +81,10 @@ void Brain::announce(const ViewRecord& record) {
 void Brain::on_trouble(const PeerId& peer, const wire::Trouble& trouble) {
   if (phase_ != Phase::running || trouble.attempt != attempt_ || view_in_store_) return;  // answered by the view on its way
   const std::string who = "worker " + peer.short_hex();
+  const bool of_a_link = trouble.kind == wire::TroubleKind::link_down || trouble.kind == wire::TroubleKind::unreachable;
+  // Neighbours of a dead worker miss it each in a moment of its own, some before we do. Its loss will open one attempt for all of them;
+  // if it lives we hear it, and the report is repeated until a view answers it.
+  if (of_a_link && is_silent(trouble.partner)) return;
   switch (trouble.kind) {
     case wire::TroubleKind::link_down:
       return want_attempt(who + " lost its link to " + trouble.partner.short_hex() + " (" + trouble.text + ")");
@@ -90,6 +100,11 @@ void Brain::on_trouble(const PeerId& peer, const wire::Trouble& trouble) {
         return end(8, "step " + std::to_string(open_step().value()) + " could not be closed three times: " + trouble.text);
       return want_attempt(who + ": " + trouble.text);
   }
+}
+
+bool Brain::is_silent(const PeerId& peer) const {
+  const auto it = workers_.find(peer);
+  return it != workers_.end() && (!it->second.linked || now_ - it->second.heard_at > kHeardWithin);
 }
 
 void Brain::on_unreachable(const PeerId& peer, const wire::Trouble& trouble) {
