@@ -10,10 +10,10 @@ using base::Payload;
 using base::PeerId;
 using base::ShardIndex;
 
-std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members) {
+std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members, std::int64_t shard_bytes_max) {
   if (bytes <= 0 || members == 0) return 0;
   const std::int64_t per_member = (bytes + static_cast<std::int64_t>(members) - 1) / static_cast<std::int64_t>(members);
-  const std::int64_t rounds = (per_member + kShardBytesMax - 1) / kShardBytesMax;
+  const std::int64_t rounds = (per_member + shard_bytes_max - 1) / shard_bytes_max;
   return members * static_cast<std::uint64_t>(std::max<std::int64_t>(rounds, 1));
 }
 
@@ -27,7 +27,7 @@ Slice slice_of(std::int64_t elements, std::uint64_t shards, ShardIndex shard) {
 
 Reduce::Reduce(Options options) : options_(std::move(options)) {
   CHECK(is_member(options_.self), "only a member of the view reduces in it");
-  shards_ = shard_count(options_.elements * options_.element_bytes, options_.members.size());
+  shards_ = shard_count(options_.elements * options_.element_bytes, options_.members.size(), options_.shard_bytes_max);
 }
 
 const PeerId& Reduce::owner(ShardIndex shard) const { return options_.members[shard.value() % options_.members.size()]; }

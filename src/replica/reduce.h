@@ -33,7 +33,7 @@ struct Slice {
 inline constexpr std::int64_t kShardBytesMax = 16 << 20;
 
 /// How many shards R members use for sums of so many bytes: a multiple of R.
-std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members);
+std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members, std::int64_t shard_bytes_max = kShardBytesMax);
 Slice slice_of(std::int64_t elements, std::uint64_t shards, base::ShardIndex shard);
 
 // What the worker must do next.
@@ -53,6 +53,7 @@ class Reduce {
     base::PeerId self;
     std::int64_t elements = 0;          // 0 = nothing to sum: whole as soon as the bitmaps are complete
     std::int64_t element_bytes = 8;     // of numbers.sums
+    std::int64_t shard_bytes_max = kShardBytesMax;
     std::uint64_t bits = 0;             // of a bitmap
     std::uint64_t required = 0;         // the bitmaps are complete when their union has this many bits
   };

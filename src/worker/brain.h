@@ -39,6 +39,7 @@ struct PrepareDone {
   std::size_t output_bytes = 0;      // of a boundary tensor out of it; 0 at the tail
   std::string numerics_class;
   std::optional<base::Error> error;
+  std::int64_t shard_bytes_max = replica::kShardBytesMax;  // of a reduce; less where a few sums stand for many
 };
 struct ComputeDone {
   base::OpId op;

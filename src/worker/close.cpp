@@ -37,6 +37,7 @@ StepBooks& Brain::open_step(Step step) {
   options.self = options_.self;
   options.elements = window_->commit_applies(books.plan) ? ready_.elements : 0;
   options.element_bytes = ready_.element_bytes;
+  options.shard_bytes_max = ready_.shard_bytes_max;
   options.bits = total;
   options.required = window_->closes_at(books.plan, tail());
   books.reduce = std::make_unique<replica::Reduce>(std::move(options));

@@ -38,13 +38,13 @@ void World::exited(Node node, const wire::Exit& exit) {
 
 void World::prepare_worker(Node node, const worker::Prepare& request) {
   WorkerNode& w = workers_[node];
-  const std::int64_t elements = paced::provenance_elements(options_.replicas);
   w.stage = request.assign.stage.value();
-  w.device = std::make_unique<paced::ProvenanceStage>(config_, w.stage, options_.stages, elements);
+  const Sums sums = sums_of(w.stage);
+  w.device = std::make_unique<paced::ProvenanceStage>(config_, w.stage, options_.stages, lanes(), sums.elements);
   w.device->restore(request.assign.version, reference_.weights(w.stage, request.assign.version));
   constexpr std::size_t kWord = paced::kProvenanceBytes;
   const bool head = w.stage == 0, tail = w.stage + 1 == options_.stages;
-  const worker::PrepareDone done{elements, 8, kWord, head ? 0 : kWord, tail ? 0 : kWord, "provenance", std::nullopt};
+  const worker::PrepareDone done{sums.elements, 8, kWord, head ? 0 : kWord, tail ? 0 : kWord, "provenance", std::nullopt, sums.shard_bytes_max};
   prepare(node, request, [this, node, done, starts = w.starts] {
     network_.for_node(node, [this, node, done, starts] {
       if (workers_[node].starts == starts) deliver_worker(node, done, "prepared");

@@ -98,6 +98,17 @@ TEST(Plan, AReduceTakesItsBytesOverTheUplink) {
   EXPECT_NEAR(simulate(plan).account.span.seconds_f64(), 2 * (0.2 + reduce_s / 10), 0.1);
 }
 
+/// Claim: a reduce of gigabytes over a slow line, which is longer than any step before it, moves visibly: nobody takes it for stuck.
+TEST(Plan, ALongReduceIsNotStuck) {
+  Plan plan = ideal(2, 4, 8, 2);
+  for (auto& stage : plan.stages) stage.sum_bytes = 15'000'000'000;
+  for (auto& host : plan.hosts) host.lines = {100 * kMbit, 200 * kMbit};  // 30 min a step
+  const Forecast forecast = simulate(plan);
+  expect_sound(forecast);
+  EXPECT_EQ(forecast.account.attempts, 1u);
+  EXPECT_GT(forecast.virtual_time, Duration::seconds(3000));
+}
+
 /// Claim: a stage that is twice as slow holds the others up by what it works longer: that is pace.
 TEST(Plan, WhoWaitsForASlowerStageKeepsPaceWithIt) {
   Plan plan = ideal(4, 1, 64);

@@ -1,5 +1,6 @@
 #include "world/sim/planned_world.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -9,6 +10,7 @@ namespace stagecoach::world::sim {
 namespace {
 
 constexpr std::size_t kControlBytes = 200;
+constexpr std::int64_t kWordBytes = paced::kProvenanceBytes;
 constexpr std::size_t kFrameBytes = 120;  // prefix, header and stamps of a tensor's frame
 
 Options options_of(const Plan& plan) {
@@ -103,11 +105,28 @@ Path PlannedWorld::path(Node from, Node to) const {
   return path;
 }
 
+/// As many shards as the real reduce has, or about kShards where it has more. Their few words weigh as much as what they stand for.
+PlannedWorld::Sums PlannedWorld::sums_of(std::uint64_t stage) const {
+  constexpr std::int64_t kShards = 64;
+  const auto members = static_cast<std::int64_t>(options_.replicas);
+  const auto bytes = static_cast<std::int64_t>(static_cast<double>(plan_.stages[stage].sum_bytes) * plan_.bulk_scale);
+  const std::int64_t real = static_cast<std::int64_t>(replica::shard_count(bytes, options_.replicas)) / members;
+  const std::int64_t each = std::clamp<std::int64_t>(real, 1, std::max<std::int64_t>(1, kShards / members));
+  const std::int64_t words = (lanes() + members * each - 1) / (members * each);
+  return {members * each * words, kWordBytes * words};
+}
+
+double PlannedWorld::share_of(std::uint64_t stage, const base::Payload& sums) const {
+  return static_cast<double>(sums->size()) / static_cast<double>(kWordBytes * sums_of(stage).elements);
+}
+
 Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& request) {
   tracers_[node].begins(request);
   const std::uint64_t stage = workers_[node].stage;
-  // A reduce has one shard a member here.
-  const Duration time = paced::time_of(plan_.stages[stage], request, 1.0 / static_cast<double>(members(stage)));
+  double share = 0;
+  if (const auto* read = std::get_if<worker::ReadSum>(&request)) share = static_cast<double>(read->slice.last - read->slice.first) / static_cast<double>(sums_of(stage).elements);
+  if (const auto* add = std::get_if<worker::AddParts>(&request)) share = share_of(stage, add->parts.at(0));
+  const Duration time = paced::time_of(plan_.stages[stage], request, share);
   if (!paced::is_arithmetic(request)) return time;
   double factor = plan_.hosts[node].slowdown;
   if (plan_.spread > 0) factor *= 1 + plan_.spread * (2 * random_.unit() - 1);
@@ -116,16 +135,18 @@ Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& requ
 
 std::size_t PlannedWorld::bytes_of(std::uint64_t stage, const wire::Message& message) const {
   const StageLoad& load = plan_.stages[stage];
-  // A reduce has one shard a member here, a checkpoint kProvenanceTensors tensors a stage: they carry the bytes of all.
-  const auto bulk = [&](std::uint64_t bytes, std::uint64_t pieces) {
-    return kFrameBytes + static_cast<std::size_t>(static_cast<double>(bytes) / static_cast<double>(pieces) * plan_.bulk_scale);
+  const auto bulk = [&](std::uint64_t bytes, double share) {
+    return kFrameBytes + static_cast<std::size_t>(static_cast<double>(bytes) * share * plan_.bulk_scale);
   };
   switch (kind_of(message)) {
     case TrafficKind::control: return kControlBytes;
     case TrafficKind::tensors: return kFrameBytes + load.boundary_bytes + load.token_bytes;
     case TrafficKind::gradients: return kFrameBytes + plan_.stages[stage - 1].boundary_bytes;
-    case TrafficKind::sums: return bulk(load.sum_bytes, members(stage));
-    case TrafficKind::state: return bulk(load.state_bytes, kProvenanceTensors);
+    case TrafficKind::sums: {
+      const auto* part = std::get_if<wire::Part>(&message);
+      return bulk(load.sum_bytes, share_of(stage, part ? part->sums : std::get<wire::Sum>(message).sums));
+    }
+    case TrafficKind::state: return bulk(load.state_bytes, 1.0 / paced::kProvenanceTensors);  // as many tensors carry the bytes of all
   }
   return kControlBytes;
 }

@@ -28,6 +28,7 @@ class PlannedWorld final : public World {
   Duration device_time(Node node, const worker::ComputeRequest& request) override;
   std::size_t weight(Node from, Node to, const wire::Message& message) override;
   Duration disk_time() override { return plan_.disk; }
+  Sums sums_of(std::uint64_t stage) const override;
   void prepare(Node node, const worker::Prepare& request, std::function<void()> done) override;
   void arrived(Node at, Node from, const wire::Message& message) override;
   void came_up(Node at, Node peer) override;
@@ -39,8 +40,8 @@ class PlannedWorld final : public World {
 
   void fetch(Node node);
   Path path(Node from, Node to) const;
+  double share_of(std::uint64_t stage, const base::Payload& sums) const;
   std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
-  std::uint64_t members(std::uint64_t stage) const { return std::max<std::size_t>(1, newest_view_.stages.at(stage).members.size()); }
   void feed(Node node, const observe::TraceEvent& event) { account_.feed(timeline_.now(), node, event); }
   void training_began();
 

@@ -45,7 +45,7 @@ World::World(const Options& options) : World(options, config_of(options), split_
 World::World(const Options& options, model::TrainConfig config, model::Split split)
     : options_(options),
       config_(std::move(config)),
-      reference_(config_, options.stages, paced::provenance_elements(options.replicas)),
+      reference_(config_, options.stages, lanes()),
       random_(base::mix64(options.seed, 1)),
       network_(timeline_, options.network, base::mix64(options.seed, 2),
                Network::Handler{

@@ -61,6 +61,10 @@ class World {
   virtual Duration device_time(Node node, const worker::ComputeRequest& request);
   virtual std::size_t weight(Node from, Node to, const wire::Message& message);
   virtual Duration disk_time();
+  /// What a reduce of the stage is cut from.
+  struct Sums { std::int64_t elements; std::int64_t shard_bytes_max; };
+  virtual Sums sums_of(std::uint64_t) const { return {lanes(), replica::kShardBytesMax}; }
+  std::int64_t lanes() const { return paced::provenance_elements(options_.replicas); }
   virtual void prepare(Node node, const worker::Prepare& request, std::function<void()> done);
   virtual void arrived(Node, Node, const wire::Message&) {}
   virtual void came_up(Node, Node) {}  // at the first, the link to the second
