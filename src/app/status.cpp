@@ -54,8 +54,8 @@ Result<std::string> ask(const link::JoinLink& link) {
       if (!answer)
         answer = Error{ErrorCode::unavailable, "no coordinator answers at " + link.host + ":" + std::to_string(link.port) + " (" +
                                                    link::to_string(down->reason) + ": " + down->text + "): the run is not running there"};
-    } else {
-      const auto message = wire::decode(*std::get<link::FrameArrived>(event).frame);
+    } else if (const auto* arrived = std::get_if<link::FrameArrived>(&event)) {
+      const auto message = wire::decode(*arrived->frame);
       if (!message) answer = message.error();
       else if (const auto* reply = std::get_if<wire::StatusReply>(&*message)) answer = Result<std::string>(reply->json);
     }

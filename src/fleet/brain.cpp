@@ -24,6 +24,7 @@ Effects Brain::step(Event event, Instant now) {
   if (phase_ == Phase::ended) return {};
   if (auto* message = std::get_if<wire::MessageArrived>(&event)) on_message(message->peer, message->message);
   else if (auto* up = std::get_if<wire::LinkIsUp>(&event)) strangers_[up->peer] = now_, seen_at_[up->peer] = up->address;
+  else if (auto* moved = std::get_if<wire::PeerMoved>(&event)) on_moved(*moved);
   else if (auto* down = std::get_if<wire::LinkIsDown>(&event)) on_link_down(*down);
   else if (auto* stored = std::get_if<StoreDone>(&event)) on_store_done(*stored);
   else if (auto* saved = std::get_if<CheckpointDone>(&event)) on_checkpoint_done(*saved);

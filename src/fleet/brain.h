@@ -45,8 +45,8 @@ struct PeerExited {
 /// The user wants the run to stop after the present step, with a checkpoint.
 struct StopRequested {};
 struct Tick {};
-using Event = std::variant<wire::LinkIsUp, wire::LinkIsDown, wire::MessageArrived, StoreDone, CheckpointDone, PeerExited,
-                           StopRequested, Tick>;
+using Event = std::variant<wire::LinkIsUp, wire::PeerMoved, wire::LinkIsDown, wire::MessageArrived, StoreDone, CheckpointDone,
+                           PeerExited, StopRequested, Tick>;
 
 // ---- effects, beside wire::Send, CloseLink and Exit ----
 struct StoreView {
@@ -172,6 +172,7 @@ class Brain {
   void on_return(const base::PeerId& peer, Worker& worker, const wire::Hello& hello);
   void on_ready(const base::PeerId& peer, const wire::Ready& ready);
   void on_telemetry(const base::PeerId& peer, const wire::Telemetry& telemetry);
+  void on_moved(const wire::PeerMoved& event);
   void on_link_down(const wire::LinkIsDown& event);
   void close_strangers();
   void on_tick();

@@ -173,6 +173,17 @@ void Brain::on_telemetry(const PeerId& peer, const wire::Telemetry& telemetry) {
   if (telemetry.running_ns > 0 || moved(telemetry) != moved(worker.previous)) progress_at_ = now_;
 }
 
+void Brain::on_moved(const wire::PeerMoved& event) {
+  const link::Address before = std::exchange(seen_at_[event.peer], event.address);
+  const auto it = workers_.find(event.peer);
+  if (it == workers_.end()) return;
+  auto& addresses = it->second.addresses;
+  std::erase(addresses, before);
+  std::erase(addresses, event.address);
+  if (addresses.size() >= wire::kAddressesMax) addresses.pop_back();
+  addresses.push_back(event.address);
+}
+
 void Brain::on_link_down(const wire::LinkIsDown& event) {
   seen_at_.erase(event.peer);
   strangers_.erase(event.peer);

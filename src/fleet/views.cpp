@@ -30,6 +30,7 @@ void Brain::open_attempt() {
       return end(5, "stage " + std::to_string(view.stage.value()) + " has lost its last worker (" + attempt_reasons_.back() +
                         "). Nothing that was committed and saved is lost: resume the run from its newest checkpoint");
     }
+    for (wire::Member& member : view.members) member.addresses = workers_.at(member.peer).addresses;
     view.number = view.number.next();
   }
   attempt_ = attempt_.next();

@@ -95,6 +95,24 @@ TEST(Views, ABrokenLinkBetweenTheLiving) {
   EXPECT_TRUE(c.find<StoreView>());
 }
 
+/// Claim: where a worker is seen at another address, the next view names that instead of the one seen before, beside its own.
+TEST(Views, ANewAddressIsInTheNextView) {
+  Coordinator c(1, 2);
+  const link::Address own{"10.0.0.2", 7000}, before{"203.0.113.5", 41000}, after{"198.51.100.7", 50123};
+  c.give(wire::LinkIsUp{peer(1), before});
+  c.hello(1, {.addresses = {own}});
+  c.say(1, wire::Ready{base::WeightVersion(0), "cpu"});
+  c.join(2);
+  c.stored();
+  c.give(wire::PeerMoved{peer(1), after});
+  EXPECT_TRUE(c.out.empty());
+  c.say(2, wire::Trouble{c.brain.attempt(), wire::TroubleKind::link_down, peer(1), "idle"});
+  ASSERT_TRUE(c.find<StoreView>());
+  EXPECT_THAT(c.find<StoreView>()->record.stages.at(0).members.at(0).addresses, ElementsAre(own, after));
+  c.stored();
+  EXPECT_THAT(c.sent<wire::View>(2).at(0).stages.at(0).members.at(0).addresses, ElementsAre(own, after));
+}
+
 /// Claim: two that cannot reach each other get one new attempt, however often both complain; the second time the one goes whose stage
 /// keeps more replicas (time-out 5).
 TEST(Views, UnreachableTwice) {

@@ -54,6 +54,12 @@ struct LinkUp {
   Address address;      // as seen by us
   bool dialled = false; // by us
 };
+/// The peer sends from another address now, which it has proven to hold; the link goes on.
+struct AddressChanged {
+  base::PeerId peer;
+  LinkGeneration generation;
+  Address address;
+};
 struct FrameArrived {
   base::PeerId peer;
   LinkGeneration generation;
@@ -76,7 +82,7 @@ struct LinkDown {
   DownReason reason = DownReason::closed_by_us;
   std::string text;
 };
-using Event = std::variant<LinkUp, FrameArrived, LinkDown>;
+using Event = std::variant<LinkUp, AddressChanged, FrameArrived, LinkDown>;
 
 struct SendOptions {
   Priority priority = Priority::control;

@@ -77,6 +77,7 @@ class Party {
     EXPECT_GT(up.generation, newest_[up.peer]) << "a new link has a higher generation";
     up_[up.peer] = newest_[up.peer] = up.generation;
   }
+  void check(const AddressChanged& changed) { EXPECT_EQ(up_[changed.peer], changed.generation); }
   void check(const FrameArrived& frame) {
     ASSERT_TRUE(up_.contains(frame.peer)) << "a frame without a link";
     EXPECT_EQ(up_[frame.peer], frame.generation) << "a frame of a link that is down";

@@ -19,6 +19,11 @@ struct LinkIsUp {
   base::PeerId peer;
   link::Address address;  // as seen from here
 };
+/// The link goes on from another address of the peer.
+struct PeerMoved {
+  base::PeerId peer;
+  link::Address address;
+};
 struct LinkIsDown {
   base::PeerId peer;
   link::DownReason reason = link::DownReason::closed_by_us;

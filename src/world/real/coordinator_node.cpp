@@ -84,6 +84,7 @@ void CoordinatorNode::request_stop() {
 
 void CoordinatorNode::on_link(link::Event& event) {
   if (const auto* up = std::get_if<link::LinkUp>(&event)) return give(wire::LinkIsUp{up->peer, up->address});
+  if (const auto* moved = std::get_if<link::AddressChanged>(&event)) return give(wire::PeerMoved{moved->peer, moved->address});
   if (const auto* down = std::get_if<link::LinkDown>(&event)) {
     slices_.erase(down->peer);
     status_given_.erase(down->peer);

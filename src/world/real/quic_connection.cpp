@@ -157,6 +157,17 @@ bool QuicConnection::has_remote(const UdpAddress& address) const {
                                                         reinterpret_cast<const std::byte*>(&address.storage));
 }
 
+void QuicConnection::come_up() {
+  up_ = true;
+  known_remote_ = address_of(ngtcp2_conn_get_path(conn_)->remote);
+}
+
+bool QuicConnection::moved() {
+  if (has_remote(known_remote_)) return false;
+  known_remote_ = address_of(ngtcp2_conn_get_path(conn_)->remote);
+  return true;
+}
+
 void QuicConnection::read(const UdpAddress& from, std::span<const std::byte> datagram, Instant now) {
   now_ = now;
   if (state_ == State::closing) {

@@ -93,6 +93,8 @@ class QuicConnection {
   std::optional<base::PeerId> peer() const { return tls_->peer(); }
   link::Address remote_address() const;
   bool has_remote(const UdpAddress& address) const;
+  /// True once after the peer has proven that it holds another address than when it was asked last (or when the link came up).
+  bool moved();
   Instant created() const { return created_; }
 
   void read(const UdpAddress& from, std::span<const std::byte> datagram, Instant now);
@@ -121,7 +123,7 @@ class QuicConnection {
   /// The peer's greeting, once it has come.
   const std::optional<link::Greeting>& greeting() const { return their_greeting_; }
   /// The link is up: frames may be taken. Until then only the few that overtook the greeting are kept.
-  void come_up() { up_ = true; }
+  void come_up();
   bool is_up() const { return up_; }
   std::vector<link::AssembledFrame> take_frames() { return std::exchange(arrived_, {}); }
 
@@ -189,6 +191,7 @@ class QuicConnection {
   const bool dialled_;
   bool at_home_ = false;  // the other end is on this machine, at a loopback address
   const Instant created_;
+  UdpAddress known_remote_;  // for moved()
   std::unique_ptr<TlsSession> tls_;
   ngtcp2_conn* conn_ = nullptr;
   State state_ = State::open;

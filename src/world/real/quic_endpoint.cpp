@@ -221,6 +221,7 @@ void QuicEndpoint::settle(QuicConnection& connection) {
   if (connection.is_up() && !connection.notes.reported) {
     const Link* link = link_of(connection);
     CHECK(link != nullptr, "a connection that is up carries a link");
+    if (connection.moved()) events_.push_back(link::AddressChanged{*connection.peer(), link->generation, connection.remote_address()});
     for (link::AssembledFrame& frame : connection.take_frames()) {
       events_.push_back(link::FrameArrived{*connection.peer(), link->generation, frame.priority, base::make_payload(std::move(frame.bytes))});
     }

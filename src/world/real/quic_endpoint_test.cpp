@@ -59,6 +59,59 @@ TEST(QuicEndpoint, keys_that_are_not_admitted_are_refused) {
   EXPECT_TRUE(pair.b_events.empty());
 }
 
+/// What stands between a dialler and the world and translates its address, as a home router does.
+class Translator {
+ public:
+  explicit Translator(const UdpAddress& server) : server_(server) {}
+  link::Address inside() const { return inside_.local().to_address(); }
+  link::Address outside() const { return outside_->local().to_address(); }
+  void take_another_address() { outside_ = std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value()); }
+  void pump() {
+    while (const auto in = inside_.receive()) client_ = in->from, outside_->send(server_, in->bytes, in->datagram_size);
+    while (const auto out = outside_->receive()) inside_.send(client_, out->bytes, out->datagram_size);
+  }
+
+ private:
+  UdpAddress server_, client_;
+  UdpSocket inside_ = UdpSocket::bind({"127.0.0.1", 0}).value();
+  std::unique_ptr<UdpSocket> outside_ = std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value());
+};
+
+// Claim: a dialler whose address changes keeps its link, and the other end reports the new address once it is proven.
+TEST(QuicEndpoint, a_new_address_of_the_dialler_is_reported) {
+  Pair pair;
+  pair.a = open({{"127.0.0.1", 0}, {}, {}});
+  pair.b = open({{"127.0.0.1", 0}, {}, {}});
+  Translator translator(UdpAddress::from(pair.b->local_address()).value());
+  const link::Address seen = translator.inside();
+  pair.a->dial(pair.b->self(), std::span(&seen, 1));
+  const auto run = [&](const std::function<bool()>& done) {
+    const base::Instant end = pair.harness.now() + Duration::seconds(5);
+    while (!done()) {
+      if (pair.harness.now() > end) return false;
+      translator.pump();
+      for (auto* endpoint : {pair.a.get(), pair.b.get()}) endpoint->advance(pair.harness.now());
+      for (link::Event& event : pair.a->take_events()) pair.a_events.push_back(std::move(event));
+      for (link::Event& event : pair.b->take_events()) pair.b_events.push_back(std::move(event));
+    }
+    return true;
+  };
+  ASSERT_TRUE(run([&] { return !pair.a_events.empty() && !pair.b_events.empty(); }));
+  EXPECT_EQ(std::get<link::LinkUp>(pair.b_events.at(0)).address, translator.outside());
+  translator.take_another_address();
+  ASSERT_TRUE(pair.a->send(pair.b->self(), base::make_payload(base::Bytes(100'000)), {link::Priority::forward}).ok());
+  const auto changed = [&] {
+    for (const link::Event& event : pair.b_events)
+      if (const auto* found = std::get_if<link::AddressChanged>(&event)) return found;
+    return static_cast<const link::AddressChanged*>(nullptr);
+  };
+  ASSERT_TRUE(run([&] { return changed() != nullptr && pair.b_events.size() >= 3; }));
+  EXPECT_EQ(changed()->address, translator.outside());
+  EXPECT_EQ(changed()->peer, pair.a->self());
+  EXPECT_EQ(changed()->generation, std::get<link::LinkUp>(pair.b_events[0]).generation);
+  EXPECT_EQ(pair.a_events.size(), 1u);
+}
+
 base::Instant shown;  // what the clock of the next test shows
 
 // Claim: a round trip is not measured shorter than it was where the thread is held up between being told the time and reading.

@@ -77,27 +77,26 @@ void WorkerNode::on_link(link::Event& event) {
     if (up->peer == options_.join.coordinator && fetcher_) fetcher_->on_new_link();
   } else if (const auto* down = std::get_if<link::LinkDown>(&event)) {
     give(wire::LinkIsDown{down->peer, down->reason, down->text});
-  } else {
-    const auto& arrived = std::get<link::FrameArrived>(event);
-    auto message = wire::decode(*arrived.frame);
-    if (!message || wire::priority_of(*message) != arrived.priority) {
+  } else if (const auto* arrived = std::get_if<link::FrameArrived>(&event)) {
+    auto message = wire::decode(*arrived->frame);
+    if (!message || wire::priority_of(*message) != arrived->priority) {
       const std::string why = message ? "a message in the wrong class" : message.error().message;
-      log_.line("closing the link to " + arrived.peer.short_hex() + ": " + why);
-      endpoint_->close(arrived.peer, why);
+      log_.line("closing the link to " + arrived->peer.short_hex() + ": " + why);
+      endpoint_->close(arrived->peer, why);
       return;
     }
     if (auto* chunk = std::get_if<wire::ObjectChunk>(&*message)) {
-      if (fetcher_ && arrived.peer == options_.join.coordinator) fetcher_->on_chunk(*chunk);
+      if (fetcher_ && arrived->peer == options_.join.coordinator) fetcher_->on_chunk(*chunk);
       return;
     }
-    if (paced_ && arrived.peer != options_.join.coordinator) {
+    if (paced_ && arrived->peer != options_.join.coordinator) {
       if (const auto word = paced::fold(*message, sizes_); !word) {
-        log_.line("closing the link to " + arrived.peer.short_hex() + ": " + word.error().message);
-        return endpoint_->close(arrived.peer, word.error().message);
+        log_.line("closing the link to " + arrived->peer.short_hex() + ": " + word.error().message);
+        return endpoint_->close(arrived->peer, word.error().message);
       }
     }
     if (trace_) trace_->arrived(*message, monotonic_now());
-    give(wire::MessageArrived{arrived.peer, std::move(*message)});
+    give(wire::MessageArrived{arrived->peer, std::move(*message)});
   }
 }
 
