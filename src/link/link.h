@@ -54,7 +54,8 @@ struct LinkUp {
   Address address;      // as seen by us
   bool dialled = false; // by us
 };
-/// The peer sends from another address now, which it has proven to hold; the link goes on.
+/// The peer's packets come from another address now; the link goes on. Where the peer then does not prove that it holds that address,
+/// another such event names the one before.
 struct AddressChanged {
   base::PeerId peer;
   LinkGeneration generation;

@@ -93,7 +93,8 @@ class QuicConnection {
   std::optional<base::PeerId> peer() const { return tls_->peer(); }
   link::Address remote_address() const;
   bool has_remote(const UdpAddress& address) const;
-  /// True once after the peer has proven that it holds another address than when it was asked last (or when the link came up).
+  /// True once after the peer's packets have begun to come from another address than when this was asked last (or the link came up).
+  /// ngtcp2 goes over to it at once, asks there for a proof, and goes back where none comes.
   bool moved();
   Instant created() const { return created_; }
 

@@ -77,7 +77,7 @@ class Translator {
   std::unique_ptr<UdpSocket> outside_ = std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value());
 };
 
-// Claim: a dialler whose address changes keeps its link, and the other end reports the new address once it is proven.
+// Claim: a dialler whose address changes keeps its link, and the other end reports the new address.
 TEST(QuicEndpoint, a_new_address_of_the_dialler_is_reported) {
   Pair pair;
   pair.a = open({{"127.0.0.1", 0}, {}, {}});
