@@ -58,7 +58,7 @@ bool Brain::fits(const wire::Message& message) const {
   if (const auto* offer = std::get_if<wire::Offer>(&message))
     return bytes(offer->tokens) == ready_.token_bytes && bytes(offer->boundary) == ready_.input_bytes;
   if (const auto* gradient = std::get_if<wire::Gradient>(&message)) return bytes(gradient->boundary_gradient) == ready_.output_bytes;
-  const auto slice = std::min(static_cast<std::uint64_t>(ready_.shard_bytes_max), static_cast<std::uint64_t>(ready_.elements * ready_.element_bytes)) + 8;
+  const auto slice = static_cast<std::uint64_t>(std::min(ready_.shard_bytes_max, ready_.elements * ready_.element_bytes) + 8);
   if (const auto* part = std::get_if<wire::Part>(&message)) return bytes(part->sums) <= slice;
   if (const auto* sum = std::get_if<wire::Sum>(&message)) return bytes(sum->sums) <= slice;
   return true;

@@ -205,7 +205,8 @@ TEST(Plan, ACutWhileAWorkerLoads) {
   EXPECT_EQ(forecast.resumes, 1u);
   EXPECT_EQ(forecast.account.steps, 31u);
   ASSERT_FALSE(undisturbed.account.incidents.empty());
-  EXPECT_GT(*forecast.account.incidents.at(0).to_work, *undisturbed.account.incidents[0].to_work + Duration::seconds(10)) << "the cut fell into the loading";
+  const Duration calm = *undisturbed.account.incidents[0].to_work;
+  EXPECT_GT(*forecast.account.incidents.at(0).to_work, calm + Duration::seconds(10)) << "the cut fell into the loading";
 }
 
 /// Claim: a seed is a forecast, event for event; another seed draws other troubles.

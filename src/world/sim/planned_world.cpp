@@ -13,6 +13,8 @@ constexpr std::size_t kControlBytes = 200;
 constexpr std::int64_t kWordBytes = paced::kProvenanceBytes;
 constexpr std::size_t kFrameBytes = 120;  // prefix, header and stamps of a tensor's frame
 
+std::int64_t words_in(const base::Payload& sums) { return static_cast<std::int64_t>(sums->size()) / kWordBytes; }
+
 Options options_of(const Plan& plan) {
   Options options;
   options.seed = plan.seed;
@@ -116,16 +118,16 @@ PlannedWorld::Sums PlannedWorld::sums_of(std::uint64_t stage) const {
   return {members * each * words, kWordBytes * words};
 }
 
-double PlannedWorld::share_of(std::uint64_t stage, const base::Payload& sums) const {
-  return static_cast<double>(sums->size()) / static_cast<double>(kWordBytes * sums_of(stage).elements);
+double PlannedWorld::share_of(std::uint64_t stage, std::int64_t words) const {
+  return static_cast<double>(words) / static_cast<double>(sums_of(stage).elements);
 }
 
 Duration PlannedWorld::device_time(Node node, const worker::ComputeRequest& request) {
   tracers_[node].begins(request);
   const std::uint64_t stage = workers_[node].stage;
   double share = 0;
-  if (const auto* read = std::get_if<worker::ReadSum>(&request)) share = static_cast<double>(read->slice.last - read->slice.first) / static_cast<double>(sums_of(stage).elements);
-  if (const auto* add = std::get_if<worker::AddParts>(&request)) share = share_of(stage, add->parts.at(0));
+  if (const auto* read = std::get_if<worker::ReadSum>(&request)) share = share_of(stage, read->slice.last - read->slice.first);
+  if (const auto* add = std::get_if<worker::AddParts>(&request)) share = share_of(stage, words_in(add->parts.at(0)));
   const Duration time = paced::time_of(plan_.stages[stage], request, share);
   if (!paced::is_arithmetic(request)) return time;
   double factor = plan_.hosts[node].slowdown;
@@ -144,7 +146,7 @@ std::size_t PlannedWorld::bytes_of(std::uint64_t stage, const wire::Message& mes
     case TrafficKind::gradients: return kFrameBytes + plan_.stages[stage - 1].boundary_bytes;
     case TrafficKind::sums: {
       const auto* part = std::get_if<wire::Part>(&message);
-      return bulk(load.sum_bytes, share_of(stage, part ? part->sums : std::get<wire::Sum>(message).sums));
+      return bulk(load.sum_bytes, share_of(stage, words_in(part ? part->sums : std::get<wire::Sum>(message).sums)));
     }
     case TrafficKind::state: return bulk(load.state_bytes, 1.0 / paced::kProvenanceTensors);  // as many tensors carry the bytes of all
   }

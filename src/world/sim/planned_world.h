@@ -40,7 +40,7 @@ class PlannedWorld final : public World {
 
   void fetch(Node node);
   Path path(Node from, Node to) const;
-  double share_of(std::uint64_t stage, const base::Payload& sums) const;
+  double share_of(std::uint64_t stage, std::int64_t words) const;  // of all that the stage reduces
   std::size_t bytes_of(std::uint64_t stage, const wire::Message& message) const;
   void feed(Node node, const observe::TraceEvent& event) { account_.feed(timeline_.now(), node, event); }
   void training_began();
