@@ -1,4 +1,4 @@
-// The coordinator's brain, event by event: seats, views, commits, losses, the end.
+// The coordinator's brain, event by event: seats, commits, saves, the end. Attempts and losses: views_test.cpp.
 #include "fleet/brain.h"
 
 #include <gmock/gmock.h>
