@@ -13,8 +13,9 @@ using base::ShardIndex;
 std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members, std::int64_t shard_bytes_max) {
   if (bytes <= 0 || members == 0) return 0;
   const std::int64_t per_member = (bytes + static_cast<std::int64_t>(members) - 1) / static_cast<std::int64_t>(members);
-  const std::int64_t rounds = (per_member + shard_bytes_max - 1) / shard_bytes_max;
-  return members * static_cast<std::uint64_t>(std::max<std::int64_t>(rounds, 1));
+  const std::int64_t needed = (per_member + shard_bytes_max - 1) / shard_bytes_max;
+  const std::int64_t overlapping = std::min(kRoundsMin, per_member / kShardBytesMin);
+  return members * static_cast<std::uint64_t>(std::max<std::int64_t>({needed, overlapping, 1}));
 }
 
 Slice slice_of(std::int64_t elements, std::uint64_t shards, ShardIndex shard) {

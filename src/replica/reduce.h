@@ -31,6 +31,10 @@ struct Slice {
 
 /// Shards are at most this long on the wire, so that a reduce never delays a boundary tensor by more than one of them.
 inline constexpr std::int64_t kShardBytesMax = 16 << 20;
+/// A member owns so many shards at least where none of them would be shorter than that: sums of the first ones travel while parts of the
+/// last ones do, so that a line is not idle until the slowest part is here. Shorter ones cost more frames than they save waiting.
+inline constexpr std::int64_t kRoundsMin = 4;
+inline constexpr std::int64_t kShardBytesMin = 64 << 10;
 
 /// How many shards R members use for sums of so many bytes: a multiple of R.
 std::uint64_t shard_count(std::int64_t bytes, std::uint64_t members, std::int64_t shard_bytes_max = kShardBytesMax);

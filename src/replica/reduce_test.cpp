@@ -130,6 +130,30 @@ TEST(Shards, CoverEverythingOnce) {
   EXPECT_EQ(shard_count(0, 3), 0u);
 }
 
+/// Claim: sums that are long enough are cut into several shards a member; short ones into one; a bound on a shard's length goes first.
+TEST(Shards, SeveralAMemberWhereTheyAreLongEnough) {
+  constexpr std::int64_t k = kShardBytesMin;
+  EXPECT_EQ(shard_count(3 * k - 3, 3), 3u);
+  EXPECT_EQ(shard_count(3 * 2 * k, 3), 6u);
+  EXPECT_EQ(shard_count(3 * 100 * k, 3), 12u);
+  EXPECT_EQ(shard_count(3 * 100 * k, 3, 10 * k), 30u);
+}
+
+/// Claim: the sum of a member's first shard leaves while parts of its last are still missing.
+TEST(Reduce, SumsLeaveBeforeAllPartsAreHere) {
+  const std::int64_t elements = 2 * 2 * kShardBytesMin / 8;  // two shards each
+  Reduce reduce(options(2, 0, elements, 1));
+  Bitmap all(1);
+  all.set(0);
+  EXPECT_TRUE(reduce.bits_from(peer(0), all).empty());
+  EXPECT_TRUE(any<ReadShard>(reduce.bits_from(peer(1), Bitmap(1))));
+  ASSERT_EQ(reduce.shards(), 4u);
+  const Payload quarter = words(std::vector<std::uint64_t>(static_cast<std::size_t>(elements / 4), 1));
+  EXPECT_TRUE(reduce.shard_read(ShardIndex(0), quarter).empty());
+  EXPECT_TRUE(any<AddParts>(reduce.part_from(peer(1), ShardIndex(0), quarter)));
+  EXPECT_TRUE(any<SendSum>(reduce.parts_added(ShardIndex(0), quarter)));
+}
+
 /// Claim: whatever the order of events, every member of every group ends with the same sum: Σ over members, modulo 2^64.
 TEST(Reduce, AnyOrderGivesTheSameSums) {
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
