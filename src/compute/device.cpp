@@ -29,6 +29,18 @@ constexpr const char* architecture() {
 #endif
 }
 
+/// Calls the functions of MKL's vector math that torch's operators go through here once, on this thread alone. MKL chooses among its
+/// kernels at a function's first call, and where two threads are in that call, one can be given the kernel of lowest accuracy, eleven
+/// bits, for its part (PyTorch issue 188792: oneMKL 2024.2, which torch's wheels contain): two runs that should be equal are not.
+void settle_vector_math() {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor one = at::ones({1}, type);
+    static_cast<void>(at::exp(one));
+    static_cast<void>(at::log(one));
+    static_cast<void>(at::sqrt(one));
+  }
+}
+
 /// What multiplies bfloat16 here: torch's capability does not tell, and each sums in another order.
 std::string bfloat16_unit() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -62,15 +74,16 @@ void use_threads(int threads) {
   // OpenMP's setting belongs to the calling thread, so each thread that comes here is remembered by itself.
   thread_local int set_threads = 0;
   if (set_threads == threads) return;
-  static const bool one_task_at_a_time = [] {
+  static const bool prepared = [] {
     try {
       at::set_num_interop_threads(1);
     } catch (const c10::Error&) {
       // Its pool has started already, in a program that uses torch for other things too: nothing here runs on it.
     }
+    settle_vector_math();
     return true;
   }();
-  static_cast<void>(one_task_at_a_time);
+  static_cast<void>(prepared);
   at::set_num_threads(threads);
   set_threads = threads;
 }

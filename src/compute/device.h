@@ -18,7 +18,8 @@ namespace stagecoach::compute {
 /// errors: invalid_argument  no such kind · unavailable  this machine or this torch has none
 base::Result<at::Device> find_device(const std::string& name);
 
-/// Makes this thread's kernels use `threads` threads; does nothing where they already do.
+/// Makes this thread's kernels use `threads` threads; does nothing where they already do. Comes before a thread's first operator: the
+/// first call of all settles what torch and the libraries below it would otherwise choose while several threads are at work.
 void use_threads(int threads);
 
 /// "cpu x86-64 AVX512+AMX torch 2.13.0 threads 1 bfloat16".

@@ -15,7 +15,10 @@ namespace {
 
 class Ops : public testing::TestWithParam<at::ScalarType> {
  protected:
-  void SetUp() override { at::manual_seed(7); }
+  void SetUp() override {
+    use_threads(2);
+    at::manual_seed(7);
+  }
   at::Tensor random(at::IntArrayRef shape, double scale = 1.0) const { return (at::randn(shape) * scale).to(GetParam()); }
 
   /// The largest difference against the largest value: rounding twice in bf16, a handful of roundings in fp32.

@@ -66,7 +66,10 @@ void step(const StateMath& math, const UpdateFactors& factors, const TensorState
   math.muon_weight(factors, state, 0.02f, *direction);
 }
 
-class Paths : public testing::TestWithParam<Case> {};
+class Paths : public testing::TestWithParam<Case> {
+ protected:
+  Paths() { use_threads(2); }
+};
 
 TEST_P(Paths, differ_by_rounding_only) {
   const UpdateFactors factors = factors_of(GetParam());
@@ -99,13 +102,13 @@ TEST_P(Paths, do_not_depend_on_threads) {
   const UpdateFactors factors = factors_of(GetParam());
   const TensorState one = state_of(GetParam()), two = state_of(GetParam());
   at::Tensor unused;
+  use_threads(1);
   step(host_math(), factors, one, &unused);
   const at::Tensor part = one.sums.narrow(0, 0, 100);
   const std::vector<double> squares = host_math().sums_of_squares({one.sums, part}, 0.5);
   use_threads(2);
   step(host_math(), factors, two, &unused);
   EXPECT_EQ(host_math().sums_of_squares({two.sums, part}, 0.5), squares);
-  use_threads(1);
   EXPECT_TRUE(at::equal(one.weight, two.weight));
   EXPECT_TRUE(at::equal(one.moment, two.moment));
 }
@@ -124,7 +127,7 @@ std::vector<Case> cases() {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Paths, testing::ValuesIn(cases()));
 
-TEST(Paths, add_alike) {
+TEST(StateMath, add_alike) {
   for (const at::ScalarType gradient_type : {at::kFloat, at::kBFloat16}) {
     const at::Tensor gradient = drawn(5, 1).to(gradient_type);
     const at::Tensor a = at::full({kCount}, 3, at::kLong), b = a.clone();
@@ -145,7 +148,7 @@ TEST(Paths, add_alike) {
   }
 }
 
-TEST(Paths, refuse_alike) {
+TEST(StateMath, refuse_alike) {
   for (const StateMath* math : {&host_math(), &device_math()}) {
     for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
       const at::Tensor gradient = drawn(5, 1);
