@@ -12,7 +12,7 @@ using base::Error;
 namespace {
 
 constexpr std::int64_t kControlStream = 0;  // the dialler's first bidirectional stream
-constexpr std::size_t kGreetingBytes = 16;
+constexpr std::size_t kGreetingBytes = 24;
 /// What a peer may send before its greeting, where it overtook it on the way.
 constexpr std::uint64_t kEarlyBytesMax = 64u << 20;
 
@@ -155,6 +155,8 @@ bool QuicConnection::on_control_frame(link::AssembledFrame frame) {
   link::Greeting greeting;
   greeting.start = reader.u64();
   greeting.tick = reader.u64();
+  const std::uint64_t loopback = reader.u64();
+  at_home_ = at_loopback_ && loopback != 0 && loopback == shared_.loopback;
   their_greeting_ = greeting;
   return true;
 }
@@ -183,6 +185,7 @@ void QuicConnection::greet(const link::Greeting& greeting) {
   base::ByteWriter writer;
   writer.u64(greeting.start);
   writer.u64(greeting.tick);
+  writer.u64(at_loopback_ ? shared_.loopback : 0);
   queue_.push_greeting(base::make_payload(writer.take()));
 }
 

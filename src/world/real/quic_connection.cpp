@@ -17,8 +17,15 @@ using link::DownReason;
 constexpr std::uint64_t kWindowBytes = 64u << 20;         // well over the bandwidth-delay product of 1 Gbit/s and 150 ms
 constexpr std::uint64_t kControlWindowBytes = 4u << 20;
 constexpr std::size_t kDatagramBytesMax = 1452;            // what path discovery may grow to
+constexpr std::size_t kDatagramBytesMin = 1200;            // what every path takes (RFC 9000, section 14)
+/// Of one burst between processes of one machine, where there is no queue that it could fill.
+constexpr std::size_t kHomeBurstBytes = 96u << 10;
 /// Bulk is restrained for so long after a boundary tensor went on its link: alone on a link it may fill every queue.
 constexpr Duration kSharedFor = Duration::seconds(1);
+/// So long, and for so many packets, an acknowledgement at home waits for a frame that goes its way: less than the 25 ms that QUIC allows
+/// (RFC 9000, section 13.2.1), and fewer than the four packets that BBR always lets be under way.
+constexpr Duration kAnswerPatience = Duration::milliseconds(8);
+constexpr std::size_t kUnansweredMax = 3;
 constexpr std::size_t kCloseTextBytesMax = 500;
 /// How long an ended connection answers a peer that has not heard the farewell; three probe time-outs of any sane path.
 constexpr Duration kClosingTime = Duration::seconds(1);
@@ -67,7 +74,7 @@ Result<std::unique_ptr<QuicConnection>> QuicConnection::dial(QuicShared& shared,
   const ngtcp2_cid theirs = random_id(18);
   const ngtcp2_cid ours = random_id(QuicConnectionIds::kOurBytes);
   const ngtcp2_path path = path_of(shared.local, to);
-  connection->at_home_ = to.is_loopback();
+  connection->at_loopback_ = to.is_loopback();
   const ngtcp2_callbacks calls = callbacks();
   const ngtcp2_settings settings = connection->settings();
   const ngtcp2_transport_params parameters = connection->parameters();
@@ -87,7 +94,7 @@ Result<std::unique_ptr<QuicConnection>> QuicConnection::accept(QuicShared& share
   connection->tls_ = std::move(tls).value();
   const ngtcp2_cid ours = random_id(QuicConnectionIds::kOurBytes);
   const ngtcp2_path path = path_of(shared.local, incoming.from);
-  connection->at_home_ = incoming.from.is_loopback();
+  connection->at_loopback_ = incoming.from.is_loopback();
   const ngtcp2_callbacks calls = callbacks();
   ngtcp2_settings settings = connection->settings();
   ngtcp2_transport_params parameters = connection->parameters();
@@ -127,6 +134,12 @@ ngtcp2_settings QuicConnection::settings() const {
   settings.cc_algo = kQuicBbr;
   settings.initial_ts = stamp(created_);
   settings.max_tx_udp_payload_size = kDatagramBytesMax;
+  if (at_loopback_) {
+    // ngtcp2 does not find sizes like these by itself: datagram_bytes_max() says how much room a packet gets.
+    settings.max_tx_udp_payload_size = kHomeDatagramBytes;
+    settings.no_tx_udp_payload_size_shaping = 1;
+    settings.no_pmtud = 1;
+  }
   settings.handshake_timeout = static_cast<ngtcp2_duration>(shared_.limits.handshake_timeout.ns());
   compat::raise_glitch_limit(settings);
   return settings;
@@ -165,6 +178,7 @@ void QuicConnection::come_up() {
 bool QuicConnection::moved() {
   if (has_remote(known_remote_)) return false;
   known_remote_ = address_of(ngtcp2_conn_get_path(conn_)->remote);
+  at_home_ = at_home_ && known_remote_.is_loopback();
   return true;
 }
 
@@ -185,6 +199,15 @@ void QuicConnection::read(const UdpAddress& from, std::span<const std::byte> dat
   if (status == NGTCP2_ERR_CRYPTO) return fail_crypto();
   if (status == NGTCP2_ERR_DROP_CONN || status == NGTCP2_ERR_RETRY) return finish({DownReason::unreachable, "the handshake was not one"});
   fail_library(status);
+}
+
+bool QuicConnection::defers_answer() {
+  if (!at_home_ || !up_ || state_ != State::open || queue_.urgent_waits() || queue_.bulk_waits() || ++unanswered_ > kUnansweredMax) {
+    answer_due_ = Instant::never();
+    return false;
+  }
+  answer_due_ = std::min(answer_due_, now_ + kAnswerPatience);
+  return true;
 }
 
 void QuicConnection::on_peer_closed() {
@@ -227,6 +250,7 @@ void QuicConnection::fail_library(int error) {
 
 void QuicConnection::run_timers(Instant now) {
   now_ = now;
+  answer_due_ = Instant::never();
   if (state_ != State::open) return;
   if (ngtcp2_conn_get_expiry(conn_) <= stamp(now)) {
     if (const int status = ngtcp2_conn_handle_expiry(conn_, stamp(now)); status != 0) return fail_library(status);
@@ -252,7 +276,8 @@ Instant QuicConnection::deadline() const {
   if (state_ == State::closing) return closing_ends_;
   const ngtcp2_tstamp expiry = ngtcp2_conn_get_expiry(conn_);
   const Instant timer = expiry == UINT64_MAX ? Instant::never() : Instant::from_ns(static_cast<std::int64_t>(expiry) - 1);
-  return std::min(timer, next_stall_check_);
+  // ngtcp2's timer is also that of its own, shorter patience.
+  return std::min(answer_due_ == Instant::never() ? timer : answer_due_, next_stall_check_);
 }
 
 bool QuicConnection::finished(Instant now) const {
@@ -276,7 +301,7 @@ std::size_t QuicConnection::write_close(Turn& turn) {
     ngtcp2_path_storage path;
     ngtcp2_path_storage_zero(&path);
     ngtcp2_pkt_info info{};
-    close_packet_.resize(UdpOutbox::kDatagramBytesMax);
+    close_packet_.resize(kDatagramBytesMin);
     const auto size = ngtcp2_conn_write_connection_close(conn_, &path.path, &info, reinterpret_cast<std::uint8_t*>(close_packet_.data()),
                                                          close_packet_.size(), &close_error_, stamp(turn.now));
     if (size <= 0) {
@@ -291,23 +316,30 @@ std::size_t QuicConnection::write_close(Turn& turn) {
   return close_packet_.size();
 }
 
+std::size_t QuicConnection::datagram_bytes_max() const {
+  if (!at_loopback_) return kDatagramBytesMax;
+  return at_home_ ? kHomeDatagramBytes : kDatagramBytesMin;
+}
+
 std::size_t QuicConnection::write(Turn& turn) {
   now_ = turn.now;
   turn.written = 0;
   if (state_ == State::closing) return write_close(turn);
   if (state_ == State::ended) return 0;
+  answer_due_ = Instant::never();
+  unanswered_ = 0;
   queue_.unblock();
   const compat::RoadInfo road = compat::road_info(conn_);
   const bool shared = queue_.bulk_waits() && urgent_at_ + kSharedFor > now_;
   restraint_.observe(now_, {road.latest_round_trip, road.smoothed_round_trip, bytes_sent_, road.bytes_in_flight, shared});
-  const std::size_t datagram = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
-  // Between processes of one machine there is no queue that a burst could fill: a boundary tensor goes whole, and wakes its receiver once.
-  const std::size_t burst = at_home_ ? UdpSocket::kBatchDatagramsMax
-                                     : std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_) / datagram, 1, UdpSocket::kBatchDatagramsMax);
+  // Between processes of one machine a small boundary tensor goes whole, and wakes its receiver once.
+  const std::size_t burst_bytes = at_home_ ? kHomeBurstBytes : ngtcp2_conn_get_send_quantum(conn_);
+  const std::size_t datagram = std::min(datagram_bytes_max(), ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_));
+  const std::size_t burst = std::clamp<std::size_t>(burst_bytes / datagram, 1, UdpSocket::kBatchDatagramsMax);
   for (std::size_t packets = 0; packets < burst && turn.written < turn.bytes_max && !turn.out.blocked(); ++packets) {
     ngtcp2_path_storage path;
     ngtcp2_path_storage_zero(&path);
-    const std::int64_t size = write_packet(turn.out.room(), path, turn);
+    const std::int64_t size = write_packet(turn.out.room().first(datagram_bytes_max()), path, turn);
     if (size <= 0) break;
     turn.out.add(address_of(path.path.remote), static_cast<std::size_t>(size));
     turn.written += static_cast<std::size_t>(size);
@@ -327,7 +359,7 @@ void QuicConnection::hold_rate(Turn& turn) {
   ngtcp2_path_storage path;
   ngtcp2_path_storage_zero(&path);
   ngtcp2_pkt_info info{};
-  const std::span<std::byte> room = turn.out.room();
+  const std::span<std::byte> room = turn.out.room().first(datagram_bytes_max());
   const ngtcp2_ssize size = ngtcp2_conn_writev_stream(conn_, &path.path, &info, reinterpret_cast<std::uint8_t*>(room.data()), room.size(),
                                                       nullptr, NGTCP2_WRITE_STREAM_FLAG_NONE, -1, nullptr, 0, stamp(turn.now));
   if (size < 0) return fail_library(static_cast<int>(size));

@@ -20,6 +20,7 @@
 #include "link/frame_assembler.h"
 #include "link/link.h"
 #include "link/send_order.h"
+#include "world/real/loopback.h"
 #include "world/real/quic_bulk_restraint.h"
 #include "world/real/quic_compat.h"
 #include "world/real/quic_rate_hold.h"
@@ -58,6 +59,7 @@ struct QuicShared {
   std::unique_ptr<TlsContext> tls;
   link::Limits limits;
   UdpAddress local;
+  std::uint64_t loopback = 0;                  // loopback_id()
   std::array<std::uint8_t, 32> reset_key{};  // the same after a restart: the new process can tell peers of the old one that it is gone
   std::array<std::uint8_t, 32> retry_key{};
   QuicConnectionIds ids;
@@ -102,6 +104,10 @@ class QuicConnection {
   void run_timers(Instant now);
   /// When run_timers() is due; never() for an ended connection that needs no more time.
   Instant deadline() const;
+
+  /// What was just read need not be answered at once: at home an acknowledgement alone wakes its receiver for nothing, and soon there is a
+  /// frame to send that carries it. deadline() says until when.
+  bool defers_answer();
 
   /// One burst's permissions and books, the endpoint's side of write().
   struct Turn {
@@ -187,10 +193,15 @@ class QuicConnection {
   std::size_t write_close(Turn& turn);
   void account(const QuicSendQueue::Piece& piece, std::uint64_t bytes, bool contended, Turn& turn);
   ngtcp2_tstamp stamp(Instant now) const;
+  /// Room for one packet; a path's size may be found to be less.
+  std::size_t datagram_bytes_max() const;
 
   QuicShared& shared_;
   const bool dialled_;
-  bool at_home_ = false;  // the other end is on this machine, at a loopback address
+  bool at_loopback_ = false;  // where the connection began; what is there may be a tunnel
+  bool at_home_ = false;      // the other end is on this machine, and no road is between
+  Instant answer_due_ = Instant::never();  // of packets that were read and not answered yet; never() where there are none
+  std::size_t unanswered_ = 0;             // so many of them
   const Instant created_;
   UdpAddress known_remote_;  // for moved()
   std::unique_ptr<TlsSession> tls_;

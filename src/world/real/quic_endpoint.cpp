@@ -52,6 +52,7 @@ QuicEndpoint::QuicEndpoint(const link::Identity& identity, Options options, UdpS
   shared_.tls = std::move(tls);
   shared_.limits = options.limits;
   shared_.local = socket_.local();
+  shared_.loopback = options.loopback;
   shared_.reset_key = reset_key_of(identity);
   CHECK(gnutls_rnd(GNUTLS_RND_KEY, shared_.retry_key.data(), shared_.retry_key.size()) == 0, "the system gives randomness");
 }

@@ -31,6 +31,7 @@ class QuicEndpoint : public link::Endpoint {
     link::Limits limits;
     std::function<bool(const base::PeerId&)> admit;  // who may open a link to us; empty: everybody
     base::Instant (*clock)() = monotonic_now;        // the one that advance() is told the time of
+    std::uint64_t loopback = loopback_id();          // which processes are on this machine, with no road between
   };
   /// errors: unavailable  the port is in use · invalid_argument  the host is no literal · io_error · internal  GnuTLS refuses
   static base::Result<std::unique_ptr<QuicEndpoint>> open(const link::Identity& identity, Options options);

@@ -45,7 +45,7 @@ void QuicEndpoint::on_datagram(const UdpAddress& from, std::span<const std::byte
   QuicConnection* connection = shared_.ids.find(id);
   if (connection == nullptr) return on_unknown(from, datagram, id);
   connection->read(from, datagram, now_);
-  connection->notes.wants_write = true;
+  if (!connection->defers_answer()) connection->notes.wants_write = true;
 }
 
 void QuicEndpoint::on_unknown(const UdpAddress& from, std::span<const std::byte> datagram, std::span<const std::uint8_t> id) {

@@ -59,7 +59,7 @@ TEST(QuicEndpoint, keys_that_are_not_admitted_are_refused) {
   EXPECT_TRUE(pair.b_events.empty());
 }
 
-/// What stands between a dialler and the world and translates its address, as a home router does.
+/// What stands between a dialler and the world and translates its address, as a home router does; a tunnel's end, too.
 class Translator {
  public:
   explicit Translator(const UdpAddress& server) : server_(server) {}
@@ -67,36 +67,118 @@ class Translator {
   link::Address outside() const { return outside_->local().to_address(); }
   void take_another_address() { outside_ = std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value()); }
   void pump() {
-    while (const auto in = inside_.receive()) client_ = in->from, outside_->send(server_, in->bytes, in->datagram_size);
-    while (const auto out = outside_->receive()) inside_.send(client_, out->bytes, out->datagram_size);
+    while (const auto in = inside_.receive()) client_ = in->from, outside_->send(server_, seen(*in), in->datagram_size);
+    while (const auto out = outside_->receive()) inside_.send(client_, seen(*out), out->datagram_size), ++answers_;
   }
+  std::size_t largest() const { return largest_; }  // datagram in either direction
+  std::size_t answers() const { return answers_; }  // batches that the server sent
 
  private:
+  std::span<const std::byte> seen(const UdpSocket::Received& received) {
+    largest_ = std::max(largest_, received.datagram_size);
+    return received.bytes;
+  }
+
+  std::size_t largest_ = 0, answers_ = 0;
   UdpAddress server_, client_;
   UdpSocket inside_ = UdpSocket::bind({"127.0.0.1", 0}).value();
   std::unique_ptr<UdpSocket> outside_ = std::make_unique<UdpSocket>(UdpSocket::bind({"127.0.0.1", 0}).value());
 };
 
-// Claim: a dialler whose address changes keeps its link, and the other end reports the new address.
-TEST(QuicEndpoint, a_new_address_of_the_dialler_is_reported) {
-  Pair pair;
-  pair.a = open({{"127.0.0.1", 0}, {}, {}});
-  pair.b = open({{"127.0.0.1", 0}, {}, {}});
-  Translator translator(UdpAddress::from(pair.b->local_address()).value());
-  const link::Address seen = translator.inside();
-  pair.a->dial(pair.b->self(), std::span(&seen, 1));
-  const auto run = [&](const std::function<bool()>& done) {
-    const base::Instant end = pair.harness.now() + Duration::seconds(5);
-    while (!done()) {
-      if (pair.harness.now() > end) return false;
-      translator.pump();
-      for (auto* endpoint : {pair.a.get(), pair.b.get()}) endpoint->advance(pair.harness.now());
-      for (link::Event& event : pair.a->take_events()) pair.a_events.push_back(std::move(event));
-      for (link::Event& event : pair.b->take_events()) pair.b_events.push_back(std::move(event));
+base::Instant shown;  // what the clock of some tests shows
+
+/// Two endpoints with a translator between them, and one clock; a has dialled b.
+struct TranslatedPair : Pair {
+  base::Instant (*clock)();
+  Translator translator;
+
+  TranslatedPair(const QuicEndpoint::Options& a_options, const QuicEndpoint::Options& b_options)
+      : clock(a_options.clock), translator(make(a_options, b_options)) {
+    const link::Address seen = translator.inside();
+    a->dial(b->self(), std::span(&seen, 1));
+  }
+  UdpAddress make(const QuicEndpoint::Options& a_options, const QuicEndpoint::Options& b_options) {
+    a = open(a_options);
+    b = open(b_options);
+    return UdpAddress::from(b->local_address()).value();
+  }
+  void turn() {
+    translator.pump();
+    for (auto* endpoint : {a.get(), b.get()}) endpoint->advance(clock());
+    for (link::Event& event : a->take_events()) a_events.push_back(std::move(event));
+    for (link::Event& event : b->take_events()) b_events.push_back(std::move(event));
+  }
+  bool run(const std::function<bool()>& done) {
+    for (const base::Instant end = harness.now() + Duration::seconds(5); !done(); turn()) {
+      if (harness.now() > end) return false;
     }
     return true;
+  }
+  bool come_up() {
+    return run([&] { return !a_events.empty() && !b_events.empty(); });
+  }
+};
+
+QuicEndpoint::Options on_loopback(std::uint64_t id) {
+  QuicEndpoint::Options options{{"127.0.0.1", 0}, {}, {}};
+  options.loopback = id;
+  return options;
+}
+
+// Claim: two processes of one machine send each other datagrams of many times a road's size. Where the loopback address is a tunnel to
+// another machine, or nobody knows, both keep to what every path takes.
+TEST(QuicEndpoint, datagrams_are_large_between_processes_of_one_machine_only) {
+  struct Row {
+    std::uint64_t a, b;
+    std::size_t largest;
   };
-  ASSERT_TRUE(run([&] { return !pair.a_events.empty() && !pair.b_events.empty(); }));
+  for (const Row& row : {Row{7, 7, kHomeDatagramBytes}, Row{7, 8, 1200}, Row{7, 0, 1200}, Row{0, 0, 1200}}) {
+    TranslatedPair pair(on_loopback(row.a), on_loopback(row.b));
+    ASSERT_TRUE(pair.come_up());
+    ASSERT_TRUE(pair.a->send(pair.b->self(), base::make_payload(base::Bytes(50'000)), {link::Priority::forward}).ok());
+    ASSERT_TRUE(pair.b->send(pair.a->self(), base::make_payload(base::Bytes(50'000)), {link::Priority::bulk}).ok());
+    ASSERT_TRUE(pair.run([&] { return pair.a_events.size() == 2 && pair.b_events.size() == 2; })) << row.a << ' ' << row.b;
+    EXPECT_EQ(pair.translator.largest(), row.largest) << row.a << ' ' << row.b;
+  }
+}
+
+// Claim: between processes of one machine the acknowledgement of a few packets waits for a frame of the other side, which carries it, or
+// for the end of its patience; that of many does not.
+TEST(QuicEndpoint, an_acknowledgement_at_home_waits_for_company) {
+  shown = base::Instant() + Duration::seconds(100);
+  QuicEndpoint::Options options = on_loopback(7);
+  options.clock = [] { return shown; };
+  TranslatedPair pair(options, options);
+  ASSERT_TRUE(pair.come_up());
+  const auto pass = [&](std::int64_t ms) {
+    for (std::int64_t i = 0; i < ms; ++i, shown = shown + Duration::milliseconds(1)) {
+      for (int k = 0; k < 5; ++k) pair.turn();
+    }
+    return pair.a->stats(pair.b->self())->bytes_queued;
+  };
+  EXPECT_EQ(pass(100), 0u);
+  const auto send = [&](QuicEndpoint& from, const QuicEndpoint& to, std::size_t bytes) {
+    ASSERT_TRUE(from.send(to.self(), base::make_payload(base::Bytes(bytes)), {link::Priority::forward}).ok());
+  };
+  send(*pair.a, *pair.b, 1000);
+  EXPECT_GT(pass(8), 0u) << "alone";
+  EXPECT_EQ(pair.b_events.size(), 2u);
+  EXPECT_EQ(pass(2), 0u) << "at the end of the patience";
+  send(*pair.a, *pair.b, 1000);
+  EXPECT_GT(pass(4), 0u);
+  send(*pair.b, *pair.a, 1000);
+  EXPECT_EQ(pass(1), 0u) << "with a frame of the other side";
+  const std::size_t before = pair.translator.answers();
+  send(*pair.a, *pair.b, 5 * kHomeDatagramBytes);
+  pass(1);
+  EXPECT_GT(pair.translator.answers(), before) << "many packets";
+}
+
+// Claim: a dialler whose address changes keeps its link, and the other end reports the new address.
+TEST(QuicEndpoint, a_new_address_of_the_dialler_is_reported) {
+  TranslatedPair pair({{"127.0.0.1", 0}, {}, {}}, {{"127.0.0.1", 0}, {}, {}});
+  Translator& translator = pair.translator;
+  ASSERT_TRUE(pair.come_up());
   EXPECT_EQ(std::get<link::LinkUp>(pair.b_events.at(0)).address, translator.outside());
   translator.take_another_address();
   ASSERT_TRUE(pair.a->send(pair.b->self(), base::make_payload(base::Bytes(100'000)), {link::Priority::forward}).ok());
@@ -105,14 +187,12 @@ TEST(QuicEndpoint, a_new_address_of_the_dialler_is_reported) {
       if (const auto* found = std::get_if<link::AddressChanged>(&event)) return found;
     return static_cast<const link::AddressChanged*>(nullptr);
   };
-  ASSERT_TRUE(run([&] { return changed() != nullptr && pair.b_events.size() >= 3; }));
+  ASSERT_TRUE(pair.run([&] { return changed() != nullptr && pair.b_events.size() >= 3; }));
   EXPECT_EQ(changed()->address, translator.outside());
   EXPECT_EQ(changed()->peer, pair.a->self());
   EXPECT_EQ(changed()->generation, std::get<link::LinkUp>(pair.b_events[0]).generation);
   EXPECT_EQ(pair.a_events.size(), 1u);
 }
-
-base::Instant shown;  // what the clock of the next test shows
 
 // Claim: a round trip is not measured shorter than it was where the thread is held up between being told the time and reading.
 TEST(QuicEndpoint, a_thread_that_is_held_up_does_not_shorten_the_road) {

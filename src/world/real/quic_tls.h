@@ -18,7 +18,7 @@
 namespace stagecoach::world::real {
 
 /// Names the protocol and its version to the other end; peers of different versions never get past the handshake.
-inline constexpr const char* kAlpn = "stagecoach/1";
+inline constexpr const char* kAlpn = "stagecoach/2";
 
 /// What all sessions of an endpoint share.
 class TlsContext {

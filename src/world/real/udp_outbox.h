@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "world/real/loopback.h"
 #include "world/real/udp_socket.h"
 
 namespace stagecoach::world::real {
@@ -19,7 +20,7 @@ class UdpOutbox {
   explicit UdpOutbox(UdpSocket& socket) : socket_(socket), buffer_(UdpSocket::kBatchBytesMax + kDatagramBytesMax) {}
 
   /// Room for the largest datagram we send.
-  static constexpr std::size_t kDatagramBytesMax = 2048;
+  static constexpr std::size_t kDatagramBytesMax = kHomeDatagramBytes;
   std::span<std::byte> room() { return std::span(buffer_).subspan(used_, kDatagramBytesMax); }
 
   /// The first `size` bytes of room() are a datagram for `to`.
