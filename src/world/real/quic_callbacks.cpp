@@ -119,6 +119,7 @@ bool QuicConnection::on_stream_opened(std::int64_t stream) {
 }
 
 bool QuicConnection::on_stream_bytes(std::int64_t stream, std::span<const std::byte> bytes, bool finished) {
+  read_of_frames_ = true;
   auto at = incoming_.find(stream);
   if (at == incoming_.end()) {
     // Our own control stream is not announced as opened; every other one is.

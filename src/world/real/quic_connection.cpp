@@ -22,9 +22,9 @@ constexpr std::size_t kDatagramBytesMin = 1200;            // what every path ta
 constexpr std::size_t kHomeBurstBytes = 96u << 10;
 /// Bulk is restrained for so long after a boundary tensor went on its link: alone on a link it may fill every queue.
 constexpr Duration kSharedFor = Duration::seconds(1);
-/// So long, and for so many packets, an acknowledgement at home waits for a frame that goes its way: less than the 25 ms that QUIC allows
+/// So long, and for so many packets, an acknowledgement at home waits for a frame that goes its way: well under the 25 ms that QUIC allows
 /// (RFC 9000, section 13.2.1), and fewer than the four packets that BBR always lets be under way.
-constexpr Duration kAnswerPatience = Duration::milliseconds(8);
+constexpr Duration kAnswerPatience = Duration::milliseconds(16);
 constexpr std::size_t kUnansweredMax = 3;
 constexpr std::size_t kCloseTextBytesMax = 500;
 /// How long an ended connection answers a peer that has not heard the farewell; three probe time-outs of any sane path.
@@ -202,12 +202,18 @@ void QuicConnection::read(const UdpAddress& from, std::span<const std::byte> dat
 }
 
 bool QuicConnection::defers_answer() {
-  if (!at_home_ || !up_ || state_ != State::open || queue_.urgent_waits() || queue_.bulk_waits() || ++unanswered_ > kUnansweredMax) {
+  const bool frames = std::exchange(read_of_frames_, false);
+  if (frames) {
+    heard_at_ = now_;
+    ++unanswered_;
+  }
+  const bool may = at_home_ && up_ && state_ == State::open && in_company_ && unanswered_ <= kUnansweredMax;
+  if (!may || queue_.urgent_waits() || queue_.bulk_waits()) {
     answer_due_ = Instant::never();
     return false;
   }
-  answer_due_ = std::min(answer_due_, now_ + kAnswerPatience);
-  return true;
+  if (frames) answer_due_ = std::min(answer_due_, now_ + kAnswerPatience);
+  return answer_due_ != Instant::never();
 }
 
 void QuicConnection::on_peer_closed() {
@@ -250,6 +256,7 @@ void QuicConnection::fail_library(int error) {
 
 void QuicConnection::run_timers(Instant now) {
   now_ = now;
+  if (answer_due_ <= now) in_company_ = false;
   answer_due_ = Instant::never();
   if (state_ != State::open) return;
   if (ngtcp2_conn_get_expiry(conn_) <= stamp(now)) {
@@ -416,6 +423,7 @@ std::int64_t QuicConnection::write_packet(std::span<std::byte> room, ngtcp2_path
 }
 
 void QuicConnection::account(const QuicSendQueue::Piece& piece, std::uint64_t bytes, bool contended, Turn& turn) {
+  in_company_ = turn.now - heard_at_ <= kAnswerPatience;
   if (!piece.bulk) turn.floor.urgent_sent(bytes);
   if (!piece.bulk && piece.frame != nullptr) urgent_at_ = turn.now;
   if (piece.bulk && contended) turn.floor.bulk_sent(bytes);

@@ -202,6 +202,9 @@ class QuicConnection {
   bool at_home_ = false;      // the other end is on this machine, and no road is between
   Instant answer_due_ = Instant::never();  // of packets that were read and not answered yet; never() where there are none
   std::size_t unanswered_ = 0;             // so many of them
+  bool read_of_frames_ = false;            // the packet that was just read held bytes of frames
+  Instant heard_at_;                       // when the last such packet was read
+  bool in_company_ = false;                // the last frame went soon after a packet was read: an answer will not wait in vain
   const Instant created_;
   UdpAddress known_remote_;  // for moved()
   std::unique_ptr<TlsSession> tls_;
